@@ -1,0 +1,1 @@
+//! The service role that people and programs talk to: REST, events, the operator UI.

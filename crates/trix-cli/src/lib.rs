@@ -1,0 +1,1 @@
+//! The two binaries that people start: trix and trix-media.

@@ -1,0 +1,1 @@
+//! The service role that reconciles: plans, readiness, lost workers, retries, chores.

@@ -1,0 +1,1 @@
+//! The encoder trait, and x264, x265, rav1e and libavcodec behind it.

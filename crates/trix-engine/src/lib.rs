@@ -1,0 +1,1 @@
+//! Runs one task, or a whole plan, as stages in data order.

@@ -1,0 +1,1 @@
+//! Shares as handles, settle rule, fixity, artifact cache, names, atomic publish, receipts.

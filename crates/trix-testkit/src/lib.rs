@@ -1,0 +1,1 @@
+//! Generated clips with known truth, throw-away databases, and helpers that tests share.

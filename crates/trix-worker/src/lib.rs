@@ -1,0 +1,1 @@
+//! The service role that runs tasks: claims, slots, results, publication.
