@@ -21,6 +21,21 @@ pub struct Plan {
     pub engine: String,
     /// Tasks; each needs only tasks before it.
     pub tasks: Vec<Task>,
+    /// Files that the caller of a run in one process copies to its folder
+    /// (`trix encode --out DIR`); empty when tasks publish to shares.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub results: Vec<ResultFile>,
+}
+
+/// A finished file for the folder of [`crate::planner::Delivery::Folder`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultFile {
+    /// Name beneath the folder: `1080p.mp4`, `preview/poster.jpg`.
+    pub name: RelPath,
+    /// The artifact that holds its bytes.
+    pub key: Key,
+    /// Task that must be done before it may be copied: the file's verification, or what made it.
+    pub after: String,
 }
 
 /// One node of the graph: the unit of claiming and retry.
@@ -68,6 +83,8 @@ pub enum TaskSpec {
     Intake(Intake),
     /// One decode of a chunk feeds all its missing renditions.
     EncodeChunk(EncodeChunk),
+    /// The main video's packets as they are, whole.
+    CopyVideo(CopyVideo),
     /// One audio programme, whole.
     EncodeAudio(EncodeAudio),
     /// Encoded chunks and audio → a file.
@@ -93,7 +110,8 @@ pub struct SourceRef {
     pub mtime_ns: i64,
 }
 
-/// See [`TaskSpec::Intake`]. Output: `index` (the packet index).
+/// See [`TaskSpec::Intake`]. Outputs: `index` (the packet index) and `result` (the JSON of
+/// [`IntakeResult`] without `staged`, so that a cache hit restores the result).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intake {
     /// What to read.
@@ -112,6 +130,12 @@ pub struct Sidecar {
     pub algorithm: SidecarAlgorithm,
     /// Where.
     pub location: SharePath,
+    /// Size in bytes when the job was submitted: a changed sidecar is another intake.
+    #[serde(default)]
+    pub size: u64,
+    /// Modification time in nanoseconds since 1970.
+    #[serde(default)]
+    pub mtime_ns: i64,
 }
 
 /// Algorithm of a checksum file.
@@ -131,11 +155,13 @@ pub struct IntakeResult {
     pub media: MediaDescription,
     /// Its checksums.
     pub hashes: SourceHashes,
-    /// [`trix_model::PlanningIndex`] of the main video, compressed, base64 (standard alphabet).
+    /// [`trix_model::PlanningIndex`] of the main video by its `to_base64`.
     pub planning_index: String,
     /// Checksum verdicts and damage seen.
     pub findings: Vec<Finding>,
-    /// Where the tee lies, beneath the tee share's root, if one was made.
+    /// Where the tee lies, beneath the tee share's root, if one was made. Whoever takes an older
+    /// intake's result for this one (a cache hit) clears it unless that staged file still exists:
+    /// planning then adds the task `archive/copy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staged: Option<StagedFile>,
 }
@@ -185,6 +211,10 @@ pub struct EncodeChunk {
     pub time_base: Rational,
     /// Nominal frame rate for the encoder.
     pub frame_rate: Rational,
+    /// True when every frame lies within one tick of `frame_rate`: the encoder may then be told a
+    /// constant rate. Otherwise it is told the times, and `frame_rate` is the average.
+    #[serde(default)]
+    pub constant_rate: bool,
     /// Renditions.
     pub renditions: Vec<VideoRendition>,
     /// Clockwise rotation to apply, degrees.
@@ -228,6 +258,24 @@ pub struct EncodeAudio {
     pub time_base: Rational,
 }
 
+/// See [`TaskSpec::CopyVideo`]. Output: `video`, a packet file in the stream's own time base.
+///
+/// Discarded packets (before an edit list's start) go along, so that the first presented frame
+/// decodes; their times are below zero.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyVideo {
+    /// What to demux.
+    pub source: SourceRef,
+    /// Key of the packet index.
+    pub index: Key,
+    /// Video stream in the container.
+    pub stream: u32,
+    /// Zero of the output timeline: source pts of frame 0.
+    pub zero_pts: i64,
+    /// Seconds per tick.
+    pub time_base: Rational,
+}
+
 /// Container of a finished file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -260,6 +308,14 @@ pub struct MuxVideo {
     pub chunks: Vec<Key>,
     /// Duration of the film in ticks of the chunks' time base.
     pub duration: i64,
+    /// Clockwise rotation that players must apply, degrees; 0 but for copied video, because
+    /// encoded pictures are rotated already.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rotation: u16,
+}
+
+fn is_zero(n: &u16) -> bool {
+    *n == 0
 }
 
 /// A sound track of a file.
@@ -335,6 +391,9 @@ pub struct VerifyReport {
 }
 
 /// See [`TaskSpec::Stills`]. Outputs: `poster` (JPEG), `sprite` (JPEG), `map` (WebVTT).
+///
+/// They are published as `poster.jpg`, `sprite.jpg` and `sprite.vtt` in one folder, so the map
+/// refers to `sprite.jpg`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stills {
     /// What to decode.
@@ -440,6 +499,7 @@ impl TaskSpec {
         match self {
             TaskSpec::Intake(_) => "intake",
             TaskSpec::EncodeChunk(_) => "encode_chunk",
+            TaskSpec::CopyVideo(_) => "copy_video",
             TaskSpec::EncodeAudio(_) => "encode_audio",
             TaskSpec::Mux(_) => "mux",
             TaskSpec::Verify(_) => "verify",
@@ -459,6 +519,7 @@ impl TaskSpec {
         match self {
             TaskSpec::Intake(t) => Some(&t.source),
             TaskSpec::EncodeChunk(t) => Some(&t.source),
+            TaskSpec::CopyVideo(t) => Some(&t.source),
             TaskSpec::EncodeAudio(t) => Some(&t.source),
             TaskSpec::Stills(t) => Some(&t.source),
             TaskSpec::Copy(t) => Some(&t.source),
@@ -471,6 +532,7 @@ impl TaskSpec {
         match self {
             TaskSpec::Intake(_) | TaskSpec::Copy(_) => Vec::new(),
             TaskSpec::EncodeChunk(t) => vec![t.index],
+            TaskSpec::CopyVideo(t) => vec![t.index],
             TaskSpec::EncodeAudio(t) => vec![t.index],
             TaskSpec::Stills(t) => vec![t.index],
             TaskSpec::Mux(t) => t
