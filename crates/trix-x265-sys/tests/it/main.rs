@@ -1,0 +1,4 @@
+//! The library encodes at each depth, and exports nothing.
+
+mod encode;
+mod symbols;
