@@ -1,0 +1,177 @@
+//! A slot whose work is a toy: it shows how a program becomes a slot, and the
+//! tests of trix-slot and trix-worker start it.
+//!
+//! The task's name says what to do, words separated by `/`; unknown words are
+//! part of the name: `encode/0003/slow-500` writes its outputs over half a second.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags, openat};
+use trix_model::{Digest, ErrorClass, ErrorOrigin, Failure, Progress};
+use trix_plan::task::{MadeOutput, TaskResult};
+use trix_slot::{OpenedIo, SlotJob, slot_main, stage_name};
+
+fn main() -> ExitCode {
+    slot_main("toy", work)
+}
+
+fn work(
+    job: SlotJob,
+    mut io: OpenedIo,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<TaskResult, Failure> {
+    let said = std::cell::Cell::new(0);
+    let tell = |phase: &str, done: u64, total: u64| {
+        said.set(done);
+        progress(Progress { phase: phase.into(), done, total, frames: done });
+    };
+    tell("encode", 7, 9);
+    println!("toy: {} on stdout", job.task);
+    eprintln!("toy: {} on stderr", job.task);
+    let mut slow = Duration::ZERO;
+    let mut detail = None;
+    for word in job.task.split('/') {
+        let (word, number) = word.split_once('-').unwrap_or((word, ""));
+        let number: u64 = number.parse().unwrap_or(0);
+        match word {
+            // SAFETY: none is claimed; dying of it is the point.
+            "segfault" => unsafe { std::ptr::null_mut::<u8>().write_volatile(1) },
+            "abort" => std::process::abort(),
+            "panic" => panic!("the toy panics"),
+            "exit" => std::process::exit(number as i32),
+            "fail" => return Err(Failure::source("no_video", "the toy refuses").about(&job.task)),
+            "crash" if number >= job.attempt.epoch.0 as u64 => std::process::abort(),
+            "overflow" => println!("{}", overflow(1)),
+            "spin" => loop {
+                std::hint::spin_loop();
+            },
+            "sleep" => std::thread::sleep(Duration::from_millis(number)),
+            "allocate" => {
+                let bytes = std::hint::black_box(vec![1u8; (number as usize) << 20]);
+                tell("encode", bytes.len() as u64, 0);
+            }
+            "leak" => {
+                std::mem::forget(std::hint::black_box(vec![1u8; (number as usize) << 20]));
+                std::mem::forget(File::open("/dev/null"));
+            }
+            "say" => println!("{}", "x".repeat(number as usize)),
+            "nonsense" => {
+                let mut socket = std::io::stdout();
+                // The socket is descriptor 0; a library that writes there spoils the wire.
+                // SAFETY: the descriptor is open, and forgotten below instead of closed.
+                let mut raw = unsafe { <File as std::os::fd::FromRawFd>::from_raw_fd(0) };
+                raw.write_all(b"\x04\0\0\0nope").and(socket.flush()).map_err(toy)?;
+                std::mem::forget(raw);
+                std::thread::sleep(Duration::from_secs(60));
+            }
+            "large" => {
+                let mut file = create(&io, "large")?;
+                let block = vec![0; 1 << 20];
+                for _ in 0..number {
+                    file.write_all(&block).map_err(|e| {
+                        Failure::new(
+                            ErrorClass::Resource,
+                            ErrorOrigin::Node,
+                            "output_too_large",
+                            e.to_string(),
+                        )
+                    })?;
+                }
+            }
+            "look" => detail = Some(look(&io)?),
+            "slow" => slow = Duration::from_millis(number),
+            _ => {}
+        }
+    }
+    let mut read = blake3::Hasher::new();
+    for file in io.inputs.values_mut() {
+        file.rewind().map_err(toy)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(toy)?;
+        read.update(&bytes);
+    }
+    let mut outputs = Vec::new();
+    for output in &job.outputs {
+        let mut file = create(&io, &stage_name(output))?;
+        let mut hasher = blake3::Hasher::new();
+        let mut size = 0;
+        const BLOCKS: u32 = 50;
+        for block in 0..BLOCKS {
+            let line = format!("{} block {block} of {}\n", output.key, read.finalize());
+            file.write_all(line.as_bytes()).map_err(toy)?;
+            hasher.update(line.as_bytes());
+            size += line.len() as u64;
+            std::thread::sleep(slow / BLOCKS);
+            tell("encode", said.get() + 1, 0);
+        }
+        let digest = Digest(*hasher.finalize().as_bytes());
+        outputs.push(MadeOutput { name: output.name.clone(), key: output.key, digest, size });
+    }
+    Ok(TaskResult { outputs, detail })
+}
+
+fn toy(e: std::io::Error) -> Failure {
+    Failure::bug(format!("toy: {e}"))
+}
+
+fn create(io: &OpenedIo, name: &str) -> Result<File, Failure> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let fd = openat(&io.cache_stage, name, flags, Mode::from_raw_mode(0o644));
+    Ok(fd.map_err(|e| toy(e.into()))?.into())
+}
+
+#[allow(unconditional_recursion, reason = "it is to end the stack")]
+fn overflow(n: u64) -> u64 {
+    let array = std::hint::black_box([n; 1000]);
+    overflow(n + 1) + array[7]
+}
+
+/// What a program in the box sees of the machine.
+fn look(io: &OpenedIo) -> Result<serde_json::Value, Failure> {
+    let file = |path: &str| std::fs::read_to_string(path).map_err(toy);
+    let status: BTreeMap<String, String> = file("/proc/self/status")?
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(key, value)| (key.to_owned(), value.trim().to_owned()))
+        .collect();
+    let open: Vec<i32> = (0..1024)
+        // SAFETY: a query about a number; one without a file is EBADF.
+        .filter(|&fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0)
+        .collect();
+    let limit = |resource| {
+        let limit = rustix::process::getrlimit(resource);
+        (limit.current, limit.maximum)
+    };
+    use rustix::process::Resource;
+    let connect =
+        std::net::TcpStream::connect_timeout(&([127, 0, 0, 1], 9).into(), Duration::from_secs(1));
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0")
+        .and_then(|socket| socket.send_to(b"x", ("127.0.0.1", 9)));
+    let write_input = io.inputs.values().next().map(|mut file| file.write_all(b"x").is_err());
+    Ok(serde_json::json!({
+        "status": status,
+        "open": open,
+        "inputs": io.inputs.len(),
+        "environment": std::env::vars().collect::<Vec<_>>(),
+        "arguments": std::env::args().skip(1).collect::<Vec<_>>(),
+        "folder": std::env::current_dir().map_err(toy)?,
+        "core": limit(Resource::Core),
+        "files": limit(Resource::Nofile),
+        "file_size": limit(Resource::Fsize),
+        "memlock": limit(Resource::Memlock),
+        "data": limit(Resource::Data),
+        "pid": std::process::id(),
+        "group": rustix::process::getpgrp().as_raw_nonzero().get(),
+        "interfaces": file("/proc/self/net/dev").unwrap_or_default().lines().skip(2)
+            .filter_map(|l| Some(l.split_once(':')?.0.trim().to_owned())).collect::<Vec<_>>(),
+        "connect": connect.err().map(|e| e.raw_os_error()),
+        "udp": udp.err().map(|e| e.raw_os_error()),
+        "dumpable": rustix::process::dumpable_behavior().ok()
+            == Some(rustix::process::DumpableBehavior::Dumpable),
+        "input_is_read_only": write_input,
+    }))
+}

@@ -1,0 +1,190 @@
+//! The slot's main: hello, job, box, work, result, exit.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use trix_model::{ErrorClass, ErrorOrigin, Failure, Progress};
+use trix_plan::task::TaskResult;
+
+use crate::sandbox;
+use crate::wire::{
+    self, Hello, InputName, SlotJob, SlotMessage, WIRE_VERSION, WireError, receive,
+    receive_descriptors,
+};
+
+/// How often a slot says how far it is.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+
+/// What a slot got open. **A slot opens nothing by path**, but files beneath its stages.
+#[derive(Debug)]
+pub struct OpenedIo {
+    /// Inputs by name, read-only.
+    pub inputs: BTreeMap<InputName, File>,
+    /// Directory of this attempt on the cache share; outputs go there under
+    /// [`wire::stage_name`].
+    pub cache_stage: OwnedFd,
+    /// Directory of this attempt on the archive share, when the task tees its
+    /// source; the file in it is [`wire::TEE_NAME`].
+    pub tee_stage: Option<OwnedFd>,
+}
+
+/// Runs one attempt and says its result; the process ends behind it.
+///
+/// `engine` is the engine id whose bytes `runner` makes. `runner` gets the job,
+/// what is open, and a function that takes its progress, from any thread and as
+/// often as it likes. A panic in it becomes a failure of class crash.
+///
+/// Stdin must be the worker's socket: started by hand it says so and gives 2.
+pub fn slot_main<R>(engine: &str, runner: R) -> ExitCode
+where
+    R: FnOnce(SlotJob, OpenedIo, &(dyn Fn(Progress) + Sync)) -> Result<TaskResult, Failure>,
+{
+    match serve(engine, runner) {
+        // No destructor runs: a codec that hangs or crashes in its own clean-up
+        // would spoil an attempt whose result is already told.
+        Ok(()) => exit_now(0),
+        Err(WireError::Closed) => exit_now(3),
+        Err(e) => {
+            eprintln!(
+                "trix-media slot: {}\nThis command is started by a worker and talks to it on stdin.",
+                chain(&e)
+            );
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn serve<R>(engine: &str, runner: R) -> Result<(), WireError>
+where
+    R: FnOnce(SlotJob, OpenedIo, &(dyn Fn(Progress) + Sync)) -> Result<TaskResult, Failure>,
+{
+    let socket = stdin_socket()?;
+    let trix = env!("CARGO_PKG_VERSION").to_owned();
+    wire::send(&socket, &Hello { trix, wire: WIRE_VERSION, engine: engine.to_owned() })?;
+    let job: SlotJob = receive(&socket)?;
+    let stages = 1 + usize::from(job.tee.is_some());
+    let mut fds = receive_descriptors(&socket, job.inputs.len() + stages)?;
+
+    let keep: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let boxed = match sandbox::close(&job.limits, job.worker_pid, &keep) {
+        Ok(boxed) => boxed,
+        Err(e) => {
+            let failure =
+                Failure::new(ErrorClass::Transient, ErrorOrigin::Node, "sandbox", chain(&e));
+            return wire::send(&socket, &SlotMessage::Failed { failure });
+        }
+    };
+    wire::send(&socket, &SlotMessage::Boxed { boxed })?;
+
+    let mut stages = fds.split_off(job.inputs.len()).into_iter();
+    let io = OpenedIo {
+        inputs: job.inputs.iter().copied().zip(fds.into_iter().map(File::from)).collect(),
+        cache_stage: stages.next().ok_or(WireError::Descriptors { wanted: 1, got: 0 })?,
+        tee_stage: stages.next(),
+    };
+    let said = Arc::new(Teller { socket: Mutex::new(socket), latest: Mutex::default() });
+    let beat = said.clone();
+    std::thread::Builder::new()
+        .name("heartbeat".into())
+        .stack_size(128 << 10)
+        .spawn(move || beat.beat())
+        .map_err(WireError::Io)?;
+
+    let report = |progress| *said.latest() = progress;
+    let outcome = catch_unwind(AssertUnwindSafe(|| runner(job, io, &report)))
+        .unwrap_or_else(|panic| Err(panicked(&*panic)));
+    // The last word on progress comes before the result, so that the numbers
+    // of a finished attempt are whole.
+    said.progress()?;
+    said.tell(&match outcome {
+        Ok(result) => SlotMessage::Done { result },
+        Err(failure) => SlotMessage::Failed { failure },
+    })
+}
+
+/// The socket, and the newest progress. Two locks, so that work never waits for
+/// a worker that reads slowly.
+struct Teller {
+    socket: Mutex<UnixStream>,
+    latest: Mutex<Progress>,
+}
+
+impl Teller {
+    fn latest(&self) -> std::sync::MutexGuard<'_, Progress> {
+        // A poisoned lock only means that a thread died while it held plain numbers.
+        self.latest.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn tell(&self, message: &SlotMessage) -> Result<(), WireError> {
+        let mut frame = Vec::new();
+        wire::encode(message, &mut frame)?;
+        // One writer at a time: a message must not be cut by another.
+        let mut socket = self.socket.lock().unwrap_or_else(|e| e.into_inner());
+        Ok(io::Write::write_all(&mut *socket, &frame)?)
+    }
+
+    fn progress(&self) -> Result<(), WireError> {
+        let progress = self.latest().clone();
+        self.tell(&SlotMessage::Progress { progress })
+    }
+
+    fn beat(&self) {
+        loop {
+            std::thread::sleep(HEARTBEAT);
+            if self.progress().is_err() {
+                // Nobody listens any more: the worker is gone.
+                exit_now(3);
+            }
+        }
+    }
+}
+
+fn stdin_socket() -> Result<UnixStream, WireError> {
+    let stdin = std::io::stdin();
+    let kind = rustix::net::sockopt::socket_type(stdin.as_fd()).map_err(io::Error::from)?;
+    if kind != rustix::net::SocketType::STREAM {
+        return Err(WireError::Io(io::Error::other("stdin is no stream socket")));
+    }
+    // SAFETY: descriptor 0 is open (the call above succeeded), it is this
+    // process's from exec on, and nothing else here reads stdin.
+    Ok(unsafe { UnixStream::from_raw_fd(0) })
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Failure {
+    let words = panic
+        .downcast_ref::<&str>()
+        .map(|s| (*s).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without words".to_owned());
+    Failure::new(
+        ErrorClass::Crash,
+        ErrorOrigin::Bug,
+        "panic",
+        format!("the task panicked: {words}"),
+    )
+}
+
+fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` takes an integer and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        text.push_str(": ");
+        text.push_str(&e.to_string());
+        cause = e.source();
+    }
+    text
+}

@@ -1,0 +1,112 @@
+//! What a program in the box can see and do.
+
+use std::os::fd::AsRawFd;
+
+use serde_json::Value;
+use trix_model::Key;
+use trix_slot::{Boxed, InputName, Measure, Outcome};
+
+use crate::support::Bench;
+
+fn look(bench: &Bench) -> (Value, Boxed) {
+    let ended = bench.run("look");
+    match ended.outcome {
+        Outcome::Done(result) => (result.detail.unwrap(), ended.boxed.unwrap()),
+        other => panic!("{other:?}; log {:?}", ended.log),
+    }
+}
+
+#[test]
+fn a_slot_has_three_descriptors_and_those_of_its_job() {
+    let mut bench = Bench::new();
+    // Files that a careless worker left inheritable must not come through.
+    let leaky = std::fs::File::open("/dev/null").unwrap();
+    rustix::io::fcntl_setfd(&leaky, rustix::io::FdFlags::empty()).unwrap();
+    for n in 0..150u8 {
+        let file = bench.inputs[0].1.try_clone().unwrap();
+        bench.inputs.push((InputName::Artifact(Key([n; 32])), file));
+    }
+    let (seen, _) = look(&bench);
+    assert_eq!(seen["inputs"], 151);
+    assert_eq!(seen["open"].as_array().unwrap().len(), 3 + 151 + 1, "{}", seen["open"]);
+    assert_eq!(seen["input_is_read_only"], true);
+    assert!(leaky.as_raw_fd() > 2);
+}
+
+#[test]
+fn a_slot_has_no_environment_and_stands_in_the_root() {
+    let (seen, _) = look(&Bench::new());
+    assert_eq!(seen["environment"], Value::Array(vec![]));
+    assert_eq!(seen["arguments"], serde_json::json!(["slot"]));
+    assert_eq!(seen["folder"], "/");
+}
+
+#[test]
+fn limits_are_in_place_and_hard() {
+    let bench = Bench::new();
+    let (seen, _) = look(&bench);
+    let both = |n: u64| serde_json::json!([n, n]);
+    assert_eq!(seen["core"], both(0));
+    assert_eq!(seen["memlock"], both(0));
+    assert_eq!(seen["file_size"], both(bench.limits.file_size));
+    assert_eq!(seen["data"], both(bench.limits.data));
+    assert_eq!(seen["files"], both(64 + 2));
+    assert_eq!(seen["dumpable"], false);
+    assert_eq!(seen["pid"], seen["group"], "the slot leads a process group of its own");
+}
+
+#[test]
+fn a_slot_has_no_capability_and_gains_none() {
+    let bench = Bench::new();
+    let (seen, boxed) = look(&bench);
+    let status = &seen["status"];
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(status[set], "0000000000000000", "{set}");
+    }
+    assert_eq!(status["NoNewPrivs"], "1");
+    assert_eq!(status["SigBlk"], "0000000000000000");
+    if let Some((uid, _)) = bench.limits.user {
+        assert_eq!(status["Uid"], format!("{uid}\t{uid}\t{uid}\t{uid}"));
+        assert_eq!(status["Groups"], "");
+        assert_eq!(boxed.uid, uid);
+        assert!(boxed.enforced.contains(&Measure::OwnUser), "{boxed:?}");
+    }
+    for measure in [
+        Measure::NoCapabilities,
+        Measure::OwnGroup,
+        Measure::DiesWithWorker,
+        Measure::OnlyJobDescriptors,
+        Measure::Limits,
+        Measure::NoNewPrivileges,
+        Measure::NotDumpable,
+    ] {
+        assert!(boxed.enforced.contains(&measure), "{measure:?} is not in {boxed:?}");
+    }
+}
+
+#[test]
+fn a_root_worker_whose_share_keeps_owners_gets_a_slot_without_capabilities() {
+    let mut bench = Bench::new();
+    if bench.limits.user.take().is_none() {
+        println!("SKIP a_root_worker_whose_share_keeps_owners: not root");
+        return;
+    }
+    std::os::unix::fs::chown(bench.stage.path(), Some(0), Some(0)).unwrap();
+    let (seen, boxed) = look(&bench);
+    assert_eq!(boxed.uid, 0);
+    assert!(boxed.missing.iter().any(|m| m.measure == Measure::OwnUser), "{boxed:?}");
+    assert_eq!(seen["status"]["CapEff"], "0000000000000000");
+}
+
+#[test]
+fn the_network_is_empty() {
+    let (seen, boxed) = look(&Bench::new());
+    if let Some(missing) = boxed.missing.iter().find(|m| m.measure == Measure::EmptyNetwork) {
+        println!("SKIP the_network_is_empty: {}", missing.reason);
+        return;
+    }
+    // Only a loopback that is down: nothing can be reached, not even this machine.
+    assert_eq!(seen["interfaces"], serde_json::json!(["lo"]));
+    assert_eq!(seen["connect"], serde_json::json!(libc::ENETUNREACH));
+    assert_eq!(seen["udp"], serde_json::json!(libc::ENETUNREACH));
+}
