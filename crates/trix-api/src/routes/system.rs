@@ -1,0 +1,78 @@
+//! The service itself.
+
+use crate::problem::Problem;
+use axum::Json;
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+/// Connection to the database.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct DatabaseStatus {
+    /// False while it is away.
+    pub ok: bool,
+    /// Since when it is so.
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
+    /// Why it is away.
+    pub reason: Option<String>,
+    /// Identity of the cluster; changes after a restore.
+    pub incarnation: Option<String>,
+    /// Number of the newest migration.
+    pub schema_version: Option<i64>,
+}
+
+/// The dispatcher that leads.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Leader {
+    /// Counts take-overs.
+    pub epoch: i64,
+    /// Who holds it.
+    pub holder: String,
+    /// Since when.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub since: Option<OffsetDateTime>,
+    /// Milliseconds that the database was up under a leader.
+    pub up_ms: i64,
+    /// True when the leader's clock rose lately.
+    pub alive: bool,
+}
+
+/// State of the whole.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct System {
+    /// Version of this program.
+    pub version: String,
+    /// When this API server started.
+    #[serde(with = "time::serde::rfc3339")]
+    pub started_at: OffsetDateTime,
+    /// Connection to the database.
+    pub database: DatabaseStatus,
+    /// The leading dispatcher; absent when none has led yet.
+    pub leader: Option<Leader>,
+    /// Number of the newest event.
+    pub event_head: i64,
+    /// Jobs by state.
+    pub jobs: BTreeMap<String, i64>,
+    /// Tasks by state.
+    pub tasks: BTreeMap<String, i64>,
+    /// Workers by state.
+    pub workers: BTreeMap<String, i64>,
+}
+
+/// State of the whole.
+#[utoipa::path(
+    get,
+    path = "/system",
+    operation_id = "get_system",
+    tag = "system",
+    responses(
+        (status = 200, description = "The state.", body = System),
+        (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub async fn system() -> Result<Json<System>, Problem> {
+    Err(Problem::unavailable("starting", "handler follows", 1))
+}

@@ -1,0 +1,106 @@
+//! Tokens for programs. A token is shown once; the database keeps its SHA-256.
+
+use axum::Json;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use crate::problem::Problem;
+use crate::routes::session::Role;
+
+/// A token as it is listed; the secret is not kept.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Token {
+    /// Number.
+    pub id: i64,
+    /// What it is for, e.g. the program's name.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// When it was made.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When it runs out, if ever.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub expires_at: Option<OffsetDateTime>,
+    /// When it was revoked.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub revoked_at: Option<OffsetDateTime>,
+}
+
+/// All tokens, newest first.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct TokenList {
+    /// The tokens.
+    pub items: Vec<Token>,
+}
+
+/// A wish for a token.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    /// What it is for: 1 to 64 letters, digits and `.`, `_`, `-`, `@`.
+    #[schema(min_length = 1, max_length = 64)]
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// Days until it runs out; never when absent.
+    #[schema(minimum = 1, maximum = 3650)]
+    pub days: Option<u32>,
+}
+
+/// A new token with its secret, which is shown this once.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct CreatedToken {
+    /// What to send as `Authorization: Bearer …`.
+    pub secret: String,
+    /// The token.
+    pub token: Token,
+}
+
+/// All tokens. Admins only.
+#[utoipa::path(
+    get,
+    path = "/tokens",
+    operation_id = "list_tokens",
+    tag = "tokens",
+    responses(
+        (status = 200, description = "The tokens.", body = TokenList),
+        (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub async fn list() -> Result<Json<TokenList>, Problem> {
+    Err(Problem::unavailable("starting", "handler follows", 1))
+}
+
+/// Makes a token. Admins only.
+#[utoipa::path(
+    post,
+    path = "/tokens",
+    operation_id = "create_token",
+    tag = "tokens",
+    request_body = NewToken,
+    responses(
+        (status = 201, description = "The token with its secret.", body = CreatedToken),
+        (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub async fn create() -> Result<Json<CreatedToken>, Problem> {
+    Err(Problem::unavailable("starting", "handler follows", 1))
+}
+
+/// Revokes a token. Admins only.
+#[utoipa::path(
+    delete,
+    path = "/tokens/{id}",
+    operation_id = "revoke_token",
+    tag = "tokens",
+    params(("id" = i64, Path, description = "Number of the token")),
+    responses(
+        (status = 204, description = "Revoked."),
+        (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub async fn revoke() -> Result<axum::http::StatusCode, Problem> {
+    Err(Problem::unavailable("starting", "handler follows", 1))
+}

@@ -1,0 +1,5 @@
+//! What all handlers share.
+
+/// Shared by all handlers.
+#[derive(Clone)]
+pub struct App;
