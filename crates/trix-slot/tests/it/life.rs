@@ -1,13 +1,13 @@
 //! Slots come and go without a trace, and never outlive their worker.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use trix_slot::{Launcher, Outcome, Report};
 
-use crate::support::{Bench, toy};
+use crate::support::{Bench, example, toy};
 
 fn open_files() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
@@ -68,7 +68,9 @@ fn a_cancelled_slot_is_gone_when_its_run_returns() {
     let (pid, control) = (slot.pid(), slot.control());
     let mut control = Some(control);
     let ended = slot.run(bench.job("spin"), bench.io(), "toy", bench.stall, &mut |report| {
-        if let (Report::Boxed(_), Some(control)) = (report, control.take()) {
+        if matches!(report, Report::Progress(_))
+            && let Some(control) = control.take()
+        {
             std::thread::spawn(move || control.cancel());
         }
     });
@@ -112,32 +114,10 @@ fn log_lines_are_bounded_and_without_control_characters() {
     assert!(ended.log.iter().all(|l| !l.contains('\u{1b}')), "{:?}", ended.log);
 }
 
-/// The worker of the next test: this program again, which starts a slot and says its pid.
-#[test]
-fn helper_worker_that_is_killed() {
-    if std::env::var_os("TRIX_TEST_WORKER").is_none() {
-        // Not a test of its own: `a_killed_worker_takes_its_slots_with_it` runs it.
-        return;
-    }
-    let bench = Bench::new();
-    let slot = Launcher::new(toy()).start().unwrap();
-    println!("slot {}", slot.pid());
-    std::io::stdout().flush().unwrap();
-    slot.run(bench.job("spin"), bench.io(), "toy", bench.stall, &mut |report| {
-        if matches!(report, Report::Progress(_)) {
-            println!("works");
-        }
-    });
-}
-
 #[test]
 fn a_killed_worker_takes_its_slots_with_it() {
-    let mut worker = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "life::helper_worker_that_is_killed", "--nocapture"])
-        .env("TRIX_TEST_WORKER", "1")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut worker =
+        Command::new(example("toy_worker")).arg(toy()).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(worker.stdout.take().unwrap()).lines().map(Result::unwrap);
     let line = lines.find(|l| l.contains("slot ")).unwrap();
     let pid: u32 = line.rsplit(' ').next().unwrap().parse().unwrap();

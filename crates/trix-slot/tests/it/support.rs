@@ -10,14 +10,19 @@ use trix_model::{AttemptId, Epoch, TaskId};
 use trix_plan::task::{Output, TaskSpec, Verify};
 use trix_slot::{Ended, InputName, Launcher, Limits, Report, SlotIo, SlotJob};
 
-/// Cargo builds the examples of a package with its tests, beside them.
+/// The slot with the toy in it.
 pub fn toy() -> PathBuf {
+    example("toy_slot")
+}
+
+/// Cargo builds the examples of a package with its tests, beside them.
+pub fn example(name: &str) -> PathBuf {
     let mut path = std::env::current_exe().expect("the test knows its own path");
     path.pop();
     if path.ends_with("deps") {
         path.pop();
     }
-    let path = path.join("examples/toy_slot");
+    let path = path.join("examples").join(name);
     assert!(path.exists(), "{} is not built; run the tests of the whole package", path.display());
     path
 }
