@@ -50,10 +50,14 @@ pub(crate) fn write(header: &Header<'_>, to: &Path) -> Result<()> {
     // bindgen panics when it can't load libclang, and that is the likeliest failure on a new machine.
     let generate = AssertUnwindSafe(|| builder.generate());
     let generated = catch_unwind(generate).map_err(|_| {
-        Error::new("bindgen can't load libclang: run scripts/setup, or install the package libclang-dev")
+        Error::new(
+            "bindgen can't load libclang: run scripts/setup, or install the package libclang-dev",
+        )
     })?;
     generated
-        .map_err(|e| Error::new(format!("the declarations of {} can't be generated: {e}", header.name)))?
+        .map_err(|e| {
+            Error::new(format!("the declarations of {} can't be generated: {e}", header.name))
+        })?
         .write_to_file(to)
         .map_err(|e| Error::io("writing", to, &e))
 }

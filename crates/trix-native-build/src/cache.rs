@@ -98,12 +98,7 @@ mod tests {
     use super::*;
 
     fn source(digest: &str) -> Source {
-        Source {
-            name: "x264",
-            root: PathBuf::new(),
-            digest: digest.to_owned(),
-            locked: None,
-        }
+        Source { name: "x264", root: PathBuf::new(), digest: digest.to_owned(), locked: None }
     }
 
     #[test]

@@ -82,9 +82,7 @@ impl Context {
 /// A variable that cargo always sets.
 fn env(name: &str) -> Result<String> {
     std::env::var(name).map_err(|_| {
-        Error::new(format!(
-            "{name} is not set: this runs as a cargo build script only"
-        ))
+        Error::new(format!("{name} is not set: this runs as a cargo build script only"))
     })
 }
 

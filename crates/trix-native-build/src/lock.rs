@@ -38,9 +38,7 @@ fn parse(text: &str, name: &str) -> Result<Locked> {
         }
         let (key, value) = line
             .split_once(" = ")
-            .and_then(|(key, value)| {
-                Some((key, value.strip_prefix('"')?.strip_suffix('"')?))
-            })
+            .and_then(|(key, value)| Some((key, value.strip_prefix('"')?.strip_suffix('"')?)))
             .ok_or_else(|| Error::new(format!("line {} is not `key = \"value\"`", index + 1)))?;
         if inside {
             match key {

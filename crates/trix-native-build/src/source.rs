@@ -40,18 +40,17 @@ fn overridden(name: &'static str) -> Result<Option<Source>> {
         return Ok(None);
     };
     let root = fs::canonicalize(&value).map_err(|e| {
-        Error::new(format!("{variable}={value} is not a folder ({e}); unset it to compile the locked source"))
+        Error::new(format!(
+            "{variable}={value} is not a folder ({e}); unset it to compile the locked source"
+        ))
     })?;
     rerun_if_changed(&root);
     let digest = tree_digest(&root)?;
     // A warning and not an announcement, since the bytes that come out are not the ones that the lock stands for.
-    println!("cargo::warning={name} is compiled from {variable}={value}, not from the locked source");
-    Ok(Some(Source {
-        name,
-        root,
-        digest,
-        locked: None,
-    }))
+    println!(
+        "cargo::warning={name} is compiled from {variable}={value}, not from the locked source"
+    );
+    Ok(Some(Source { name, root, digest, locked: None }))
 }
 
 /// `.native/src/NAME`, which must be what the lock names and unchanged since setup unpacked it.
@@ -73,10 +72,7 @@ fn unpacked(context: &Context, name: &'static str) -> Result<Source> {
         ))
     })?;
     let field = |key: &str| {
-        stamp
-            .lines()
-            .find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))
-            .unwrap_or_default()
+        stamp.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')).unwrap_or_default()
     };
     if field("archive") != locked.sha256 {
         return Err(Error::new(format!(
@@ -94,12 +90,7 @@ fn unpacked(context: &Context, name: &'static str) -> Result<Source> {
         )));
     }
     announce(&format!("{name} {}: source found in {}", locked.version, root.display()));
-    Ok(Source {
-        name,
-        root,
-        digest,
-        locked: Some(locked),
-    })
+    Ok(Source { name, root, digest, locked: Some(locked) })
 }
 
 /// The digest of a tree: SHA-256 over the sorted lines `<digest>  ./<path>` of its files, which is what
@@ -122,9 +113,7 @@ fn walk(root: &Path, folder: &Path, files: &mut Vec<String>) -> Result<()> {
     for entry in entries {
         let entry = entry.map_err(|e| Error::io("listing", folder, &e))?;
         let path = entry.path();
-        let kind = entry
-            .file_type()
-            .map_err(|e| Error::io("reading the type of", &path, &e))?;
+        let kind = entry.file_type().map_err(|e| Error::io("reading the type of", &path, &e))?;
         if kind.is_dir() {
             if !(folder == root && entry.file_name() == ".git") {
                 walk(root, &path, files)?;
@@ -155,7 +144,8 @@ mod tests {
 
     impl Folder {
         fn new(name: &str) -> Folder {
-            let path = std::env::temp_dir().join(format!("trix-native-{name}-{}", std::process::id()));
+            let path =
+                std::env::temp_dir().join(format!("trix-native-{name}-{}", std::process::id()));
             fs::create_dir_all(&path).unwrap();
             Folder(path)
         }
@@ -176,11 +166,8 @@ mod tests {
         fs::write(folder.0.join(STAMP), "not counted").unwrap();
         let shell = "find . -type f ! -name .trix-source ! -path './.git/*' -print0 | LC_ALL=C sort -z \
                      | xargs -0 sha256sum | sha256sum | cut -d' ' -f1";
-        let output = Command::new("sh")
-            .args(["-c", shell])
-            .current_dir(&folder.0)
-            .output()
-            .unwrap();
+        let output =
+            Command::new("sh").args(["-c", shell]).current_dir(&folder.0).output().unwrap();
         let expected = String::from_utf8(output.stdout).unwrap();
         assert_eq!(tree_digest(&folder.0).unwrap(), expected.trim());
     }

@@ -11,10 +11,8 @@ pub(crate) fn version(program: &str, arguments: &[&str], package: &str) -> Resul
             "the program {program} is needed ({why}): run scripts/setup, or install the package {package}"
         ))
     };
-    let output = Command::new(program)
-        .args(arguments)
-        .output()
-        .map_err(|e| missing(e.to_string()))?;
+    let output =
+        Command::new(program).args(arguments).output().map_err(|e| missing(e.to_string()))?;
     if !output.status.success() {
         return Err(missing(format!("it ended with {}", output.status)));
     }

@@ -16,13 +16,8 @@ use crate::{Context, cache, rerun_if_changed, tool};
 const RECIPE: u32 = 1;
 const DEPTHS: [u32; 2] = [8, 10];
 
-const C_ONCE: [&str; 5] = [
-    "common/osdep.c",
-    "common/base.c",
-    "common/cpu.c",
-    "common/tables.c",
-    "encoder/api.c",
-];
+const C_ONCE: [&str; 5] =
+    ["common/osdep.c", "common/base.c", "common/cpu.c", "common/tables.c", "encoder/api.c"];
 const C_PER_DEPTH: [&str; 27] = [
     "common/mc.c",
     "common/predict.c",
@@ -81,13 +76,7 @@ const C_FLAGS: [&str; 10] = [
     "-fvisibility=hidden",
     "-m64",
 ];
-const ASM_FLAGS: [&str; 5] = [
-    "-f",
-    "elf64",
-    "-DARCH_X86_64=1",
-    "-DSTACK_ALIGNMENT=64",
-    "-DPIC",
-];
+const ASM_FLAGS: [&str; 5] = ["-f", "elf64", "-DARCH_X86_64=1", "-DSTACK_ALIGNMENT=64", "-DPIC"];
 
 const TRELLIS_LABELS: [&str; 6] = [
     "trellis_bnode_0",
@@ -263,10 +252,7 @@ fn assemble(source: &Source, scratch: &Path) -> Result<Vec<PathBuf>> {
             jobs.push((name, Some(depth)));
         }
     }
-    let threads = std::env::var("NUM_JOBS")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(1usize);
+    let threads = std::env::var("NUM_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(1usize);
     let next = AtomicUsize::new(0);
     let outcome = Mutex::new(Ok(Vec::new()));
     std::thread::scope(|scope| {
@@ -290,7 +276,12 @@ fn assemble(source: &Source, scratch: &Path) -> Result<Vec<PathBuf>> {
     Ok(objects)
 }
 
-fn assemble_one(source: &Source, scratch: &Path, name: &str, depth: Option<u32>) -> Result<PathBuf> {
+fn assemble_one(
+    source: &Source,
+    scratch: &Path,
+    name: &str,
+    depth: Option<u32>,
+) -> Result<PathBuf> {
     let suffix = depth.map_or("once".to_owned(), |depth| depth.to_string());
     let object = scratch.join(format!("{name}-{suffix}.o"));
     let mut nasm = Command::new("nasm");
@@ -354,11 +345,8 @@ fn version(source: &Source, build_number: u32) -> String {
 
 /// x264_config.h, the part of the configuration that the public header includes.
 fn api_config(source: &Source, build_number: u32) -> String {
-    let revision = source
-        .locked
-        .as_ref()
-        .map(|locked| format!(" {}", locked.revision))
-        .unwrap_or_default();
+    let revision =
+        source.locked.as_ref().map(|locked| format!(" {}", locked.revision)).unwrap_or_default();
     format!(
         "#define X264_GPL 1\n#define X264_INTERLACED 1\n#define X264_BIT_DEPTH 0\n#define X264_CHROMA_FORMAT 0\n\
          #define X264_VERSION \"{revision}\"\n#define X264_POINTVER \"{}\"\n",
@@ -368,9 +356,8 @@ fn api_config(source: &Source, build_number: u32) -> String {
 
 /// config.h, the private part.
 fn config() -> String {
-    let mut text = String::from(
-        "#define STACK_ALIGNMENT 64\n#define fseek fseeko\n#define ftell ftello\n",
-    );
+    let mut text =
+        String::from("#define STACK_ALIGNMENT 64\n#define fseek fseeko\n#define ftell ftello\n");
     for name in CONFIG_ON {
         text.push_str(&format!("#define {name} 1\n"));
     }

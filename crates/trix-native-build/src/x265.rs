@@ -37,16 +37,9 @@ struct Depth {
 const DEPTHS: [Depth; 3] = [
     Depth {
         bits: 12,
-        options: &[
-            ("HIGH_BIT_DEPTH", "ON"),
-            ("MAIN12", "ON"),
-            ("EXPORT_C_API", "OFF"),
-        ],
+        options: &[("HIGH_BIT_DEPTH", "ON"), ("MAIN12", "ON"), ("EXPORT_C_API", "OFF")],
     },
-    Depth {
-        bits: 10,
-        options: &[("HIGH_BIT_DEPTH", "ON"), ("EXPORT_C_API", "OFF")],
-    },
+    Depth { bits: 10, options: &[("HIGH_BIT_DEPTH", "ON"), ("EXPORT_C_API", "OFF")] },
     Depth {
         bits: 8,
         options: &[
@@ -93,9 +86,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
             name: "x265.h",
             before: &["stdint.h", "stdio.h", "stdbool.h"],
             include: &[cmake_dir, entry.folder.clone()],
-            after: vec![format!(
-                "pub use self::x265_api_get_{build_number} as api_get;"
-            )],
+            after: vec![format!("pub use self::x265_api_get_{build_number} as api_get;")],
         },
         &context.out_dir.join("bindings.rs"),
     )
@@ -179,18 +170,11 @@ fn build_number(cmake_dir: &Path) -> Result<u32> {
     let text = fs::read_to_string(&path).map_err(|e| Error::io("reading", &path, &e))?;
     text.lines()
         .find_map(|line| {
-            line.trim()
-                .strip_prefix("set(X265_BUILD ")?
-                .strip_suffix(')')?
-                .trim()
-                .parse()
-                .ok()
+            line.trim().strip_prefix("set(X265_BUILD ")?.strip_suffix(')')?.trim().parse().ok()
         })
         .ok_or_else(|| Error::new(format!("{} sets no X265_BUILD", path.display())))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::copy(from, to)
-        .map(drop)
-        .map_err(|e| Error::io("copying", from, &e))
+    fs::copy(from, to).map(drop).map_err(|e| Error::io("copying", from, &e))
 }

@@ -23,7 +23,8 @@ impl Stream {
             let nal = unsafe { &*nals.add(index) };
             assert!(nal.i_payload > 0);
             // SAFETY: the payload has as many bytes as the unit says.
-            let payload = unsafe { std::slice::from_raw_parts(nal.p_payload, nal.i_payload as usize) };
+            let payload =
+                unsafe { std::slice::from_raw_parts(nal.p_payload, nal.i_payload as usize) };
             self.bytes.extend_from_slice(payload);
             self.types.push(nal.i_type);
         }
@@ -67,7 +68,11 @@ fn encode(depth: i32, preset: &std::ffi::CStr) -> Stream {
             0
         );
         let mut param = param.assume_init();
-        let space = if depth > 8 { sys::X264_CSP_I420 | sys::X264_CSP_HIGH_DEPTH } else { sys::X264_CSP_I420 };
+        let space = if depth > 8 {
+            sys::X264_CSP_I420 | sys::X264_CSP_HIGH_DEPTH
+        } else {
+            sys::X264_CSP_I420
+        };
         param.i_bitdepth = depth;
         param.i_csp = space;
         param.i_width = WIDTH;
@@ -89,11 +94,27 @@ fn encode(depth: i32, preset: &std::ffi::CStr) -> Stream {
         for number in 0..FRAMES {
             paint(&mut picture, number, depth);
             picture.i_pts = number;
-            assert!(sys::x264_encoder_encode(encoder, &mut nals, &mut count, &mut picture, out.as_mut_ptr()) >= 0);
+            assert!(
+                sys::x264_encoder_encode(
+                    encoder,
+                    &mut nals,
+                    &mut count,
+                    &mut picture,
+                    out.as_mut_ptr()
+                ) >= 0
+            );
             stream.take(nals, count);
         }
         while sys::x264_encoder_delayed_frames(encoder) > 0 {
-            assert!(sys::x264_encoder_encode(encoder, &mut nals, &mut count, ptr::null_mut(), out.as_mut_ptr()) >= 0);
+            assert!(
+                sys::x264_encoder_encode(
+                    encoder,
+                    &mut nals,
+                    &mut count,
+                    ptr::null_mut(),
+                    out.as_mut_ptr()
+                ) >= 0
+            );
             stream.take(nals, count);
         }
         sys::x264_encoder_close(encoder);

@@ -23,7 +23,8 @@ impl Stream {
             let nal = unsafe { &*nals.add(index) };
             assert!(nal.sizeBytes > 0);
             // SAFETY: the payload has as many bytes as the unit says.
-            let payload = unsafe { std::slice::from_raw_parts(nal.payload, nal.sizeBytes as usize) };
+            let payload =
+                unsafe { std::slice::from_raw_parts(nal.payload, nal.sizeBytes as usize) };
             self.bytes.extend_from_slice(payload);
             self.types.push(nal.type_);
         }
@@ -75,7 +76,11 @@ fn encode(depth: usize) -> Stream {
             (c"repeat-headers", c"1"),
             (c"annexb", c"1"),
         ] {
-            assert_eq!(api.param_parse.unwrap()(param, name.as_ptr(), value.as_ptr()), 0, "{name:?}");
+            assert_eq!(
+                api.param_parse.unwrap()(param, name.as_ptr(), value.as_ptr()),
+                0,
+                "{name:?}"
+            );
         }
         (*param).sourceWidth = WIDTH as c_int;
         (*param).sourceHeight = HEIGHT as c_int;
@@ -98,11 +103,24 @@ fn encode(depth: usize) -> Stream {
             }
             (*picture).bitDepth = depth as c_int;
             (*picture).pts = number;
-            let given = api.encoder_encode.unwrap()(encoder, &mut nals, &mut count, picture, ptr::null_mut());
+            let given = api.encoder_encode.unwrap()(
+                encoder,
+                &mut nals,
+                &mut count,
+                picture,
+                ptr::null_mut(),
+            );
             assert!(given >= 0);
             stream.take(nals, count);
         }
-        while api.encoder_encode.unwrap()(encoder, &mut nals, &mut count, ptr::null_mut(), ptr::null_mut()) > 0 {
+        while api.encoder_encode.unwrap()(
+            encoder,
+            &mut nals,
+            &mut count,
+            ptr::null_mut(),
+            ptr::null_mut(),
+        ) > 0
+        {
             stream.take(nals, count);
         }
         api.encoder_close.unwrap()(encoder);
