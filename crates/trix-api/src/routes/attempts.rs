@@ -3,20 +3,7 @@
 use crate::problem::Problem;
 use axum::Json;
 use serde::Serialize;
-use time::OffsetDateTime;
 use utoipa::ToSchema;
-
-/// One line of an attempt's log.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct LogLine {
-    /// When it was said, if known.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub at: Option<OffsetDateTime>,
-    /// `error`, `warn`, `info` or `debug`.
-    pub level: String,
-    /// Text; control characters are escaped.
-    pub text: String,
-}
 
 /// The last lines (200 at most) of an attempt.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -25,8 +12,8 @@ pub struct AttemptLog {
     pub task: i64,
     /// Which try.
     pub epoch: i64,
-    /// The lines in order.
-    pub lines: Vec<LogLine>,
+    /// The lines in order; control characters are escaped.
+    pub lines: Vec<String>,
 }
 
 /// The last lines that an attempt wrote.

@@ -14,7 +14,7 @@ pub struct Event {
     /// When it was written; for people only, order is by `seq`.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
-    /// What happened, e.g. `job_state`, `task_state`, `worker_lost`, `result_refused`.
+    /// What happened, e.g. `job.state`, `task.state`, `attempt.started`, `worker.lost`.
     pub kind: String,
     /// The job that it is about.
     pub job: Option<i64>,

@@ -173,17 +173,21 @@ pub struct JobsQuery {
 /// Tasks of a job by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct TaskCounts {
+    /// All.
+    pub total: u32,
     /// Need other tasks first.
     pub waiting: u32,
     /// May be claimed.
     pub ready: u32,
     /// Run.
     pub running: u32,
-    /// Done.
+    /// Done, skipped ones included.
     pub done: u32,
+    /// Of `done`, those that the cache had.
+    pub cached: u32,
     /// Failed or quarantined.
     pub failed: u32,
-    /// Cancelled or skipped.
+    /// Cancelled.
     pub cancelled: u32,
 }
 
@@ -200,8 +204,6 @@ pub struct Job {
     pub profile: String,
     /// State.
     pub state: JobState,
-    /// True when cancel was asked for.
-    pub cancel_requested: bool,
     /// Priority, 0 (last) to 9 (first).
     pub band: u8,
     /// Who submitted it.
@@ -209,9 +211,14 @@ pub struct Job {
     /// When it was submitted.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
+    /// When its first task began.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub started_at: Option<OffsetDateTime>,
     /// When it ended.
     #[serde(with = "time::serde::rfc3339::option")]
     pub ended_at: Option<OffsetDateTime>,
+    /// Engine whose bytes its plan promises.
+    pub engine: String,
     /// Tasks by state. Until the source was inspected only intake is known.
     pub tasks: TaskCounts,
     /// Part of the work that is done, 0 to 1, weighed by estimated time; running attempts count in part.
@@ -246,18 +253,30 @@ pub struct Task {
     pub kind: String,
     /// State.
     pub state: TaskState,
-    /// Tasks that must be done first, by number.
-    pub needs: Vec<i64>,
+    /// Names of the tasks that must be done first.
+    pub needs: Vec<String>,
     /// Number of the newest attempt; 0 before the first.
     pub epoch: i64,
     /// True when it is done without an attempt, because the cache had all its outputs.
     pub cached: bool,
+    /// True when a prepared publication waits to be finished.
+    pub roll_forward: bool,
     /// Estimated milliseconds on one core.
-    pub estimate_ms: i64,
+    pub estimate_ms: u64,
     /// Progress of the running attempt.
     pub progress: Option<Progress>,
-    /// Why it waits although it is ready, in words.
+    /// Why it does not run, in words; absent when it runs or moves no more.
     pub waits_for: Option<String>,
+    /// Why its last attempt failed.
+    pub failure: Option<Failed>,
+    /// Machine of the last attempt.
+    pub node: Option<String>,
+    /// When the last attempt began.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub started_at: Option<OffsetDateTime>,
+    /// When it moved for the last time.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub ended_at: Option<OffsetDateTime>,
 }
 
 /// One try at a task.
@@ -265,6 +284,8 @@ pub struct Task {
 pub struct Attempt {
     /// The task.
     pub task: i64,
+    /// The task's name.
+    pub name: String,
     /// Which try, from 1.
     pub epoch: i64,
     /// State.
@@ -283,6 +304,25 @@ pub struct Attempt {
     pub failure: Option<Failed>,
     /// True when it succeeded and its artifacts are gone since.
     pub result_lost: bool,
+    /// How far it is, while it runs.
+    pub progress: Option<Progress>,
+    /// What it used, once it ended.
+    pub usage: Option<Usage>,
+}
+
+/// What an attempt used of its machine.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Usage {
+    /// Milliseconds of CPU.
+    pub cpu_ms: u64,
+    /// Milliseconds from start to end.
+    pub wall_ms: u64,
+    /// Highest resident memory in bytes.
+    pub max_rss: u64,
+    /// Bytes read.
+    pub read: u64,
+    /// Bytes written.
+    pub written: u64,
 }
 
 /// How bad a finding is.
@@ -300,6 +340,8 @@ pub enum Severity {
 /// One statement of quality control.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Finding {
+    /// Name of the task that made it.
+    pub task: String,
     /// Stable code.
     pub code: String,
     /// How bad.

@@ -6,29 +6,16 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::problem::Problem;
-use crate::routes::shares::ShareState;
 
 /// An amount of a node's resources.
 #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 pub struct Resources {
     /// Thousandths of a core.
-    pub mcpu: i64,
+    pub mcpu: u32,
     /// Bytes of memory.
-    pub ram: i64,
+    pub ram: u64,
     /// Bytes of scratch.
-    pub scratch: i64,
-}
-
-/// State of a machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum NodeState {
-    /// Takes work.
-    Ok,
-    /// Set aside because its results were suspect.
-    Cordoned,
-    /// Set aside by an operator.
-    Drained,
+    pub scratch: u64,
 }
 
 /// State of a worker.
@@ -45,15 +32,6 @@ pub enum WorkerState {
     Gone,
 }
 
-/// A share as a node sees it.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct NodeShare {
-    /// Name of the share.
-    pub name: String,
-    /// How it does there.
-    pub state: ShareState,
-}
-
 /// One incarnation of a node's worker process.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Worker {
@@ -66,17 +44,25 @@ pub struct Worker {
     /// Program version.
     pub version: String,
     /// Engine whose bytes it makes.
-    pub engine: Option<String>,
+    pub engine: String,
+    /// Process id on its machine.
+    pub pid: u32,
     /// When it started.
     #[serde(with = "time::serde::rfc3339")]
     pub started_at: OffsetDateTime,
     /// When it last answered.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub last_seen: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub last_seen: OffsetDateTime,
+    /// Milliseconds of database-up time since then.
+    pub age_ms: i64,
+    /// What it gives to tasks.
+    pub capacity: Resources,
     /// What it has free.
     pub free: Resources,
     /// Attempts that it runs now.
-    pub running: i64,
+    pub running: u32,
+    /// Shares that are in order there.
+    pub shares_ok: Vec<String>,
 }
 
 /// A machine.
@@ -86,14 +72,6 @@ pub struct Node {
     pub id: i64,
     /// Name.
     pub name: String,
-    /// State.
-    pub state: NodeState,
-    /// Why it was cordoned.
-    pub reason: Option<String>,
-    /// What it has in all.
-    pub capacity: Resources,
-    /// Shares as it sees them.
-    pub shares: Vec<NodeShare>,
     /// Its worker now, or the last one.
     pub worker: Option<Worker>,
 }

@@ -52,7 +52,7 @@ pub struct Publication {
     /// Folder of the title on the share.
     pub target: String,
     /// Version, from 1.
-    pub version: i32,
+    pub version: u32,
     /// State.
     pub state: PublicationState,
     /// True for the version that stands now.

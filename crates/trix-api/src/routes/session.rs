@@ -82,9 +82,6 @@ pub struct LinkInfo {
     pub purpose: LinkPurpose,
     /// Account that it signs in; absent for a set-up link.
     pub name: Option<String>,
-    /// When it runs out.
-    #[serde(with = "time::serde::rfc3339")]
-    pub expires_at: OffsetDateTime,
 }
 
 /// Name and password of the first account, which becomes an admin.

@@ -99,7 +99,7 @@ pub enum EntryKind {
 /// One entry of a folder.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Entry {
-    /// Name within its folder. A name that is no UTF-8 is shown with replacement characters.
+    /// Name within its folder. Bytes that are no UTF-8, and control characters, are shown as `\xNN`.
     pub name: String,
     /// `share:relative/path`, what `source` of a job takes; absent when the name cannot be addressed.
     pub location: Option<String>,
@@ -112,8 +112,10 @@ pub struct Entry {
     pub modified_at: Option<OffsetDateTime>,
     /// True when the name looks like media (by its suffix only).
     pub media: bool,
-    /// Checksum file beside it (`.md5` or `.sha256`), by name.
-    pub sidecar: Option<String>,
+    /// Checksum files beside it (`.md5`, `.sha256`), by name.
+    pub sidecars: Vec<String>,
+    /// Why it cannot be ingested; absent if it can.
+    pub unusable: Option<String>,
 }
 
 /// A page of a folder: folders first, then by name.
