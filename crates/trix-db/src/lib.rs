@@ -1,1 +1,26 @@
 //! The only crate with SQL.
+//!
+//! The schema and the protocol's functions stand in `migrations/`; this crate
+//! calls them with deadlines and gives typed answers. [`Db`] is the handle,
+//! [`WorkerStore`] is all that a worker may ask.
+
+pub mod access;
+pub mod catalog;
+pub mod cluster;
+pub mod error;
+pub mod events;
+pub mod handle;
+pub mod jobs;
+pub mod leader;
+mod sql;
+pub mod times;
+pub mod worker;
+
+pub use error::DbError;
+pub use handle::{Db, connect};
+pub use times::ProtocolTimes;
+pub use worker::{
+    Accepted, ArtifactRef, AttemptProgress, AttemptResult, Claim, Credentials, Manifest,
+    ManifestFile, Outcome, Publication, RegisterRequest, Registered, Resources, ResultVerdict,
+    SyncReply, SyncRequest, Usage, Verdict, WorkerStore,
+};

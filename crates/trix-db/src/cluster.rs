@@ -1,0 +1,1 @@
+//! A private PostgreSQL: initialised, started and stopped from the system's binaries.

@@ -1,0 +1,169 @@
+//! Every statement that this crate runs, in one place.
+//!
+//! A statement takes one jsonb parameter and gives rows of one jsonb column. What
+//! changes anything is a function of `migrations/`; what only reads stands here.
+//! A test prepares each of [`ALL`] against the migrated schema, which is why no
+//! `.sqlx` folder and no database at build time are needed.
+
+/// One statement.
+pub struct Statement {
+    /// What it is for, in words; errors begin with it.
+    pub operation: &'static str,
+    /// The SQL.
+    pub text: &'static str,
+}
+
+macro_rules! statements {
+    ($($name:ident $operation:literal $text:literal;)*) => {
+        $(pub const $name: Statement = Statement { operation: $operation, text: $text };)*
+        /// All statements.
+        #[cfg(test)]
+        pub const ALL: &[Statement] = &[$($name),*];
+    };
+}
+
+statements! {
+PING "looking at the database" "select to_jsonb(1) from (select $1::jsonb) a";
+
+// The worker's functions.
+REGISTER "registering a worker" "select register_v1($1)";
+SYNC "syncing a worker" "select sync_v1($1)";
+SUPERSEDE "superseding a worker" "select supersede_v1($1)";
+LEAVE "ending a worker" "select leave_v1($1)";
+PREPARE "preparing a publication" "select prepare_v1($1)";
+BEGIN_MOVE "beginning to publish" "select begin_move_v1($1)";
+PUBLISHED "recording a publication" "select published_v1($1)";
+CONFLICT "recording a publication's conflict" "select conflict_v1($1)";
+
+// Jobs.
+SUBMIT "submitting a job" "select submit_v1($1)";
+CANCEL "cancelling a job" "select cancel_v1($1)";
+RETRY "retrying a job" "select retry_v1($1)";
+PAUSE "pausing a job" "select pause_v1($1)";
+RESUME "resuming a job" "select resume_v1($1)";
+SET_BAND "changing a job's priority" "select set_band_v1($1)";
+JOBS "listing jobs" "
+    select to_jsonb(v) from job_view v
+    where v.id < coalesce(($1->>'before')::bigint, 9223372036854775807)
+      and (jsonb_array_length($1->'states') = 0 or $1->'states' ? v.state)
+      and ($1->>'title' is null or position(lower($1->>'title') in lower(v.title)) > 0)
+    order by v.id desc
+    limit least(greatest(($1->>'limit')::int, 1), 500)";
+JOB "reading a job" "select to_jsonb(v) from job_view v where v.id = ($1->>'job')::bigint";
+TASKS "listing a job's tasks" "
+    select to_jsonb(v) from task_view v where v.job = ($1->>'job')::bigint order by v.id";
+ATTEMPTS "listing a job's attempts" "
+    select to_jsonb(v) - 'job' from attempt_view v where v.job = ($1->>'job')::bigint
+    order by v.task, v.epoch";
+LOG "reading an attempt's log" "
+    select to_jsonb(l.lines) from attempt_log l
+    where l.task_id = ($1->>'task')::bigint and l.epoch = ($1->>'epoch')::bigint";
+FINDINGS "listing a job's findings" "
+    select f.body || jsonb_build_object('task', t.name)
+    from finding f join task t on t.id = f.task_id
+    where f.job_id = ($1->>'job')::bigint order by f.id";
+PUBLICATIONS "listing a job's publications" "
+    select jsonb_build_object('id', p.id, 'task', t.id, 'version', p.version, 'state', p.state,
+        'current', p.current, 'manifest', p.manifest, 'receipt', p.receipt,
+        'published_at', p.published_at)
+    from task t join publication p on p.id = t.publication_id
+    where t.job_id = ($1->>'job')::bigint order by t.id";
+TASK_DETAIL "reading a task's result" "
+    select coalesce(t.detail, 'null'::jsonb) from task t
+    where t.job_id = ($1->>'job')::bigint and t.name = $1->>'name'";
+ARTIFACTS "looking up artifacts" "
+    select jsonb_build_object('key', encode(a.key, 'hex'), 'digest', encode(a.digest, 'hex'),
+        'size', a.size)
+    from jsonb_array_elements_text($1->'keys') k join artifact a on a.key = decode(k, 'hex')";
+
+// Access.
+PRINCIPAL_CREATE "creating a principal" "select create_principal_v1($1)";
+PRINCIPALS "listing principals" "
+    select principal_json(p) from principal p where kind <> 'node' order by p.id";
+PRINCIPAL_UPDATE "changing a principal" "select update_principal_v1($1)";
+PASSWORD "reading a password's hash" "
+    select jsonb_build_object('principal', principal_json(p), 'hash', p.password_hash)
+    from principal p where p.name = $1->>'name' and p.disabled_at is null
+      and p.password_hash is not null";
+TOKEN_CREATE "creating a token" "select create_token_v1($1)";
+TOKEN_CHECK "checking a token" "select check_token_v1($1)";
+TOKENS "listing tokens" "
+    select to_jsonb(t) - 'hash' - 'principal_id' || jsonb_build_object('principal', t.principal_id)
+    from token t
+    where t.principal_id = ($1->>'principal')::bigint order by t.id";
+TOKEN_REVOKE "revoking a token" "select revoke_token_v1($1)";
+SESSION_CREATE "opening a session" "select create_session_v1($1)";
+SESSION_CHECK "checking a session" "select check_session_v1($1)";
+SESSIONS "listing sessions" "
+    select to_jsonb(s) - 'hash' - 'principal_id' from session s
+    where s.principal_id = ($1->>'principal')::bigint and s.expires_at > now() order by s.id";
+SESSION_END "ending a session" "select end_session_v1($1)";
+LINK_CREATE "creating a one-time link" "select create_link_v1($1)";
+LINK_PEEK "looking at a one-time link" "select peek_link_v1($1)";
+LINK_USE "using a one-time link" "select use_link_v1($1)";
+AUDIT "writing the audit trail" "select audit_v1($1)";
+AUDIT_READ "reading the audit trail" "
+    select jsonb_build_object('seq', a.seq, 'at', a.at, 'principal', a.principal_id, 'ip', a.ip,
+        'action', a.action, 'object', a.object, 'detail', a.detail)
+    from audit a where a.seq < coalesce(($1->>'before')::bigint, 9223372036854775807)
+    order by a.seq desc limit least(greatest(($1->>'limit')::int, 1), 500)";
+AUDIT_VERIFY "checking the audit trail" "select audit_verify_v1() from (select $1::jsonb) a";
+
+// Catalogue.
+SHARE_PUT "storing a share" "select put_share_v1($1)";
+SHARES "listing shares" "
+    select jsonb_build_object('name', s.name, 'role', s.role, 'kind', s.kind, 'marker', s.marker,
+        'ok_on', coalesce((select jsonb_agg(distinct n.name) from worker w join node n on n.id = w.node_id
+            where w.state in ('active', 'draining') and s.name = any(w.shares_ok)), '[]'))
+    from (select $1::jsonb) a, share s order by s.name";
+PROFILE_PUT "storing a profile" "select put_profile_v1($1)";
+PROFILES "listing profiles" "
+    select profile_json(p) from profile p
+    where ($1->>'name' is null and p.current) or p.name = $1->>'name' order by p.name, p.version desc";
+PROFILE "reading a profile" "
+    select profile_json(p) from profile p where p.id = ($1->>'id')::bigint";
+NODE_ENROL "enrolling a node" "select enrol_node_v1($1)";
+NODES "listing nodes" "
+    select jsonb_build_object('id', n.id, 'name', n.name, 'worker', (
+        select to_jsonb(v) from worker_view v
+        where v.id = (select max(w.id) from worker w where w.node_id = n.id)))
+    from (select $1::jsonb) a, node n order by n.name";
+WORKERS "listing workers" "
+    select to_jsonb(v) from worker_view v
+    where ($1->>'all')::boolean or v.state in ('active', 'draining') order by v.id";
+DRAIN "draining a worker" "select drain_v1($1)";
+
+// Events.
+EVENTS "reading events" "
+    select jsonb_build_object('seq', e.seq, 'at', e.at, 'job', e.job_id, 'task', e.task_id,
+        'kind', e.kind, 'body', e.body)
+    from event_log e
+    where e.seq > ($1->>'after')::bigint
+      and ($1->>'job' is null or e.job_id = ($1->>'job')::bigint)
+    order by e.seq limit least(greatest(($1->>'limit')::int, 1), 5000)";
+EVENT_HEAD "reading the head of the event log" "
+    select jsonb_build_object('incarnation', c.incarnation, 'head', h.head, 'oldest', h.oldest)
+    from (select $1::jsonb) a, cluster c, event_head h";
+SEQUENCE "numbering events" "select sequence_events_v1($1)";
+EMIT "writing an event" "select emit_v1($1)";
+
+// The leader's functions.
+LEAD_LOCK "trying to lead" "
+    select to_jsonb(pg_try_advisory_lock(hashtext('trix leader'))) from (select $1::jsonb) a";
+TAKEOVER "taking the lead" "select takeover_v1($1)";
+TICK "ticking" "select tick_v1($1)";
+MARK_LOST "marking lost workers" "select mark_lost_v1($1)";
+TO_PLAN "looking for jobs to plan" "select jobs_to_plan_v1($1)";
+APPEND_PLAN "appending a plan" "select append_plan_v1($1)";
+FAIL_JOB "failing a job" "select fail_job_v1($1)";
+CACHE_HITS "resolving cache hits" "select cache_hits_v1($1)";
+REPAIR "repairing readiness" "select repair_v1($1)";
+FINISH_CANCELS "finishing cancelled jobs" "select finish_cancels_v1($1)";
+EXPLAIN_BLOCKS "saying why tasks wait" "select block_reasons_v1($1)";
+RETIRE "dropping what is older than its retention" "select retire_v1($1)";
+PRUNABLE "looking for artifacts to prune" "
+    select jsonb_build_object('key', encode(a.key, 'hex'), 'digest', encode(a.digest, 'hex'), 'size', a.size)
+    from artifact a where not artifact_pinned(a.key)
+    order by a.last_used limit ($1->>'limit')::int";
+FORGET "forgetting an artifact" "select forget_artifact_v1($1)";
+}
