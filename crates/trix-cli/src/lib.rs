@@ -1,1 +1,10 @@
-//! The two binaries that people start: trix and trix-media.
+//! What the two binaries share.
+//!
+//! **The binary `trix` links no codec.** `trix encode`, `probe`, `plan` and
+//! `verify` hand over to `trix-media` by exec, so people type only `trix`.
+
+pub mod config;
+pub mod handover;
+#[cfg(feature = "media")]
+pub mod media;
+pub mod service;

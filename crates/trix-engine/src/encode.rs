@@ -1,0 +1,218 @@
+//! One decode of a chunk feeds all its missing renditions.
+
+use trix_av::{EncodedPacket, FrameReader, Input, Scaler, VideoFrame};
+use trix_encode::{Received, VideoEncoder, VideoParameters};
+use trix_model::time::{Rounding, rescale};
+use trix_model::{Failure, PacketIndex, Rational};
+use trix_plan::task::{EncodeChunk, Output, TaskResult, VideoRendition};
+
+use crate::io::{Control, TaskIo};
+use crate::packetfile::{PacketHeader, PacketWriter};
+use crate::run::{find, made};
+
+/// Where frames of a chunk lie on the output timeline, in the ticks that encoders see.
+struct Timeline {
+    time_base: Rational,
+    /// Presentation time and duration of each frame of the chunk and its run-over.
+    times: Vec<(i64, i64)>,
+}
+
+/// One rendition on its way: scaler → encoder → packet file.
+struct Lane<'a> {
+    rendition: &'a VideoRendition,
+    output: &'a Output,
+    scaler: Scaler,
+    encoder: Box<dyn VideoEncoder>,
+    writer: PacketWriter,
+    /// Packets of the chunk written so far; run-over packets are not.
+    written: u32,
+}
+
+pub fn run(
+    task: &EncodeChunk,
+    wanted: &[Output],
+    io: &dyn TaskIo,
+    control: &Control<'_>,
+) -> Result<TaskResult, Failure> {
+    let renditions: Vec<(&VideoRendition, &Output)> =
+        task.renditions.iter().filter_map(|r| Some((r, find(wanted, &r.name)?))).collect();
+    let index = crate::io::read_index(io, &task.index)?;
+    let run_over = renditions.iter().map(|(r, _)| r.run_over).max().unwrap_or(0);
+    let timeline = timeline(task, &index, run_over)?;
+    let count = task.range.count as usize;
+
+    let input = Input::open(io.source(&task.source)?)?;
+    let mut reader =
+        FrameReader::open(input, &index, task.stream, task.decode_from, task.range.first, 1)?;
+    let mut lanes = Vec::with_capacity(renditions.len());
+    for (rendition, output) in renditions {
+        lanes.push(Lane::open(task, rendition, output, timeline.time_base, io)?);
+    }
+
+    let total = task.range.count as u64;
+    for (n, &(pts, duration)) in timeline.times.iter().enumerate() {
+        let Some(frame) = reader.next_frame()? else {
+            return Err(missing(task, n));
+        };
+        check_time(task, &index, n, &frame)?;
+        for lane in &mut lanes {
+            if n < count + lane.rendition.run_over as usize {
+                lane.feed(&frame, task.rotation, pts, duration)?;
+                lane.drain(&timeline, count)?;
+            }
+        }
+        let frames: u64 = lanes.iter().map(|l| u64::from(l.written)).sum();
+        control.at("encode", (n as u64 + 1).min(total), total, frames)?;
+    }
+    let mut outputs = Vec::with_capacity(lanes.len());
+    for mut lane in lanes {
+        lane.encoder.flush()?;
+        lane.drain(&timeline, count)?;
+        outputs.push(lane.finish(count)?);
+    }
+    control.at("encode", total, total, total * outputs.len() as u64)?;
+    Ok(TaskResult { outputs, detail: None })
+}
+
+/// Times of the chunk's frames for the encoder. At a constant rate a frame's
+/// time is its number; otherwise the source's ticks are kept.
+fn timeline(task: &EncodeChunk, index: &PacketIndex, run_over: u32) -> Result<Timeline, Failure> {
+    let frames = crate::io::frame_table(index, task.stream)?;
+    let first = task.range.first as usize;
+    let end = frames.pts.len().min(first + (task.range.count + run_over) as usize);
+    if end < first + task.range.count as usize {
+        return Err(Failure::bug(format!(
+            "chunk {} ends behind the last of {} frames",
+            task.chunk,
+            frames.pts.len()
+        )));
+    }
+    if task.constant_rate {
+        let time_base = task
+            .frame_rate
+            .inverse()
+            .ok_or_else(|| Failure::bug("a plan has a frame rate of zero"))?;
+        let times = (first..end).map(|n| (n as i64, 1)).collect();
+        return Ok(Timeline { time_base, times });
+    }
+    let times = (first..end)
+        .map(|n| {
+            let next = frames.pts.get(n + 1).copied().unwrap_or(frames.end);
+            (frames.pts[n] - task.zero_pts, next - frames.pts[n])
+        })
+        .collect();
+    Ok(Timeline { time_base: task.time_base, times })
+}
+
+fn missing(task: &EncodeChunk, n: usize) -> Failure {
+    Failure::source(
+        "frames_missing",
+        format!(
+            "the source ends at frame {} although its index promises {} frames in chunk {}",
+            task.range.first as usize + n,
+            task.range.count,
+            task.chunk
+        ),
+    )
+}
+
+/// The decoder must give the very frames that the index promises.
+fn check_time(
+    task: &EncodeChunk,
+    index: &PacketIndex,
+    n: usize,
+    frame: &VideoFrame,
+) -> Result<(), Failure> {
+    let at = task.range.first as usize + n;
+    let promised = crate::io::frame_table(index, task.stream)?.pts[at];
+    if frame.pts() == Some(promised) {
+        return Ok(());
+    }
+    Err(Failure::source(
+        "frame_time",
+        format!(
+            "frame {at} has the time {} where the index promises {promised}",
+            frame.pts().map_or("none".to_owned(), |p| p.to_string())
+        ),
+    ))
+}
+
+impl<'a> Lane<'a> {
+    fn open(
+        task: &EncodeChunk,
+        rendition: &'a VideoRendition,
+        output: &'a Output,
+        time_base: Rational,
+        io: &dyn TaskIo,
+    ) -> Result<Lane<'a>, Failure> {
+        let encoder = trix_encode::open(&VideoParameters {
+            settings: &rendition.settings,
+            picture: rendition.picture,
+            frame_rate: task.frame_rate,
+            time_base,
+            constant_rate: task.constant_rate,
+            sample_aspect: rendition.sample_aspect,
+            color: rendition.color,
+            hdr: rendition.hdr,
+        })?;
+        let header =
+            PacketHeader { version: 1, parameters: encoder.parameters().clone(), time_base };
+        Ok(Lane {
+            rendition,
+            output,
+            scaler: Scaler::new(rendition.picture, rendition.color),
+            encoder,
+            writer: PacketWriter::create(io.create(&output.name)?, &header)?,
+            written: 0,
+        })
+    }
+
+    fn feed(
+        &mut self,
+        frame: &VideoFrame,
+        rotation: u16,
+        pts: i64,
+        duration: i64,
+    ) -> Result<(), Failure> {
+        let mut picture = self.scaler.scale(frame, rotation)?;
+        picture.set_pts(Some(pts));
+        picture.set_duration(duration);
+        Ok(self.encoder.send(&picture)?)
+    }
+
+    /// Writes what the encoder has; packets of run-over frames are dropped.
+    fn drain(&mut self, timeline: &Timeline, count: usize) -> Result<(), Failure> {
+        let end = timeline.times.get(count).map_or(i64::MAX, |t| t.0);
+        while let Received::Packet(packet) = self.encoder.receive()? {
+            if packet.pts >= end {
+                continue;
+            }
+            let at = timeline.times[..count]
+                .binary_search_by_key(&packet.pts, |t| t.0)
+                .map_err(|_| {
+                    Failure::bug(format!(
+                        "the encoder of {} gave a packet at {} where no frame was",
+                        self.rendition.name, packet.pts
+                    ))
+                })?;
+            self.writer.write(&EncodedPacket { duration: timeline.times[at].1, ..packet })?;
+            self.written += 1;
+        }
+        Ok(())
+    }
+
+    fn finish(self, count: usize) -> Result<trix_plan::task::MadeOutput, Failure> {
+        if self.written as usize != count {
+            return Err(Failure::bug(format!(
+                "the encoder of {} gave {} packets for {count} frames",
+                self.rendition.name, self.written
+            )));
+        }
+        Ok(made(self.output, self.writer.finish()?))
+    }
+}
+
+/// The output timeline's zero in another base; halves away from zero.
+pub(crate) fn zero_in(zero_pts: i64, from: Rational, to: Rational) -> i64 {
+    rescale(zero_pts, from, to, Rounding::Nearest)
+}
