@@ -211,7 +211,10 @@ impl PlanningIndex {
     /// What planning needs of `index`: the frames of the main video `video` (`None` for a source
     /// without pictures) and one hash per audio stream, which is every stream without a table of
     /// frames.
-    pub fn from_index(index: &PacketIndex, video: Option<u32>) -> Result<PlanningIndex, IndexError> {
+    pub fn from_index(
+        index: &PacketIndex,
+        video: Option<u32>,
+    ) -> Result<PlanningIndex, IndexError> {
         let audio = index
             .streams
             .iter()
@@ -372,7 +375,8 @@ fn frames_a_second(time_base: Rational, pts: &[i64]) -> u32 {
         return 1;
     }
     let seconds_num = span * i128::from(time_base.num());
-    let rate = ((pts.len() as i128 - 1) * i128::from(time_base.den()) + seconds_num / 2) / seconds_num;
+    let rate =
+        ((pts.len() as i128 - 1) * i128::from(time_base.den()) + seconds_num / 2) / seconds_num;
     rate.clamp(1, 1000) as u32
 }
 

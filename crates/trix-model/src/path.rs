@@ -174,7 +174,9 @@ mod tests {
 
     #[test]
     fn a_path_cannot_leave_its_share() {
-        for bad in ["in:../x", "in:a/../b", "in:/etc/passwd", "in:a//b", "in:./a", "in:a\0b", "in:a/"] {
+        for bad in
+            ["in:../x", "in:a/../b", "in:/etc/passwd", "in:a//b", "in:./a", "in:a\0b", "in:a/"]
+        {
             assert!(bad.parse::<SharePath>().is_err(), "{bad:?} was accepted");
         }
         let p: SharePath = "in:Фильм/имя с пробелом 🎬.mov".parse().unwrap();

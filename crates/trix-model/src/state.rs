@@ -216,7 +216,10 @@ impl JobState {
             (S::Running, E::Pause) => S::Paused,
             (S::Paused, E::Resume) => S::Running,
             (S::Running, E::AllDone) => S::Succeeded,
-            (S::Accepted | S::Inspecting | S::Running | S::WaitingGate | S::Paused, E::TaskFailed) => S::Failed,
+            (
+                S::Accepted | S::Inspecting | S::Running | S::WaitingGate | S::Paused,
+                E::TaskFailed,
+            ) => S::Failed,
             (
                 S::Accepted | S::Inspecting | S::Running | S::WaitingGate | S::Paused | S::Failed,
                 E::Cancel,
@@ -247,7 +250,9 @@ impl TaskState {
             (S::Running, E::Fail) => S::Failed,
             (S::Running, E::Quarantine) => S::Quarantined,
             (S::Waiting, E::Skip) => S::Skipped,
-            (S::Waiting | S::Ready | S::Running | S::Failed | S::Quarantined, E::Cancel) => S::Cancelled,
+            (S::Waiting | S::Ready | S::Running | S::Failed | S::Quarantined, E::Cancel) => {
+                S::Cancelled
+            }
             (S::Failed | S::Quarantined, E::Retry) => S::Ready,
             (S::Done, E::ArtifactLost) => S::Ready,
             _ => return None,

@@ -18,6 +18,8 @@ pub struct Rational {
 impl Rational {
     /// One.
     pub const ONE: Rational = Rational { num: 1, den: 1 };
+    /// A millionth: the time base that libav calls `AV_TIME_BASE_Q`.
+    pub const MICROSECOND: Rational = Rational { num: 1, den: 1_000_000 };
     /// Zero.
     pub const ZERO: Rational = Rational { num: 0, den: 1 };
 

@@ -123,6 +123,22 @@ pub struct AudioSettings {
     pub sample_rate: Option<u32>,
 }
 
+impl AudioCodec {
+    /// Every codec.
+    pub const ALL: &[AudioCodec] =
+        &[AudioCodec::Aac, AudioCodec::Flac, AudioCodec::Pcm, AudioCodec::Copy];
+
+    /// The name in profiles and on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            AudioCodec::Aac => "aac",
+            AudioCodec::Flac => "flac",
+            AudioCodec::Pcm => "pcm",
+            AudioCodec::Copy => "copy",
+        }
+    }
+}
+
 impl VideoVariant {
     /// Every variant.
     pub const ALL: &[VideoVariant] = &[

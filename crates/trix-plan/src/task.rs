@@ -493,6 +493,79 @@ pub struct MadeOutput {
     pub size: u64,
 }
 
+impl Container {
+    /// Every container.
+    pub const ALL: &[Container] = &[Container::Mp4, Container::Mov, Container::Mkv];
+
+    /// The name in profiles, which is also the ending of files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Container::Mp4 => "mp4",
+            Container::Mov => "mov",
+            Container::Mkv => "mkv",
+        }
+    }
+
+    /// The container for a file's name by its ending.
+    pub fn of_file(name: &str) -> Option<Container> {
+        let (_, ending) = name.rsplit_once('.')?;
+        Container::ALL.iter().copied().find(|c| ending.eq_ignore_ascii_case(c.as_str()))
+    }
+
+    /// True when the container has a standard way to hold a codec, by libav's name for it.
+    ///
+    /// Sources: the MP4 registration authority's list of codecs, Apple's QuickTime File Format
+    /// specification, Matroska's codec mappings; restricted to what libav's muxers write.
+    pub fn holds(self, codec: &str) -> bool {
+        match self {
+            Container::Mp4 => {
+                matches!(
+                    codec,
+                    "h264"
+                        | "hevc"
+                        | "av1"
+                        | "vp9"
+                        | "vvc"
+                        | "mpeg4"
+                        | "mpeg2video"
+                        | "mpeg1video"
+                        | "mjpeg"
+                        | "aac"
+                        | "mp3"
+                        | "mp2"
+                        | "ac3"
+                        | "eac3"
+                        | "dts"
+                        | "truehd"
+                        | "flac"
+                        | "opus"
+                        | "alac"
+                )
+            }
+            Container::Mov => {
+                matches!(
+                    codec,
+                    "h264"
+                        | "hevc"
+                        | "mpeg4"
+                        | "mpeg2video"
+                        | "mjpeg"
+                        | "prores"
+                        | "dnxhd"
+                        | "ffv1"
+                        | "v210"
+                        | "aac"
+                        | "mp3"
+                        | "ac3"
+                        | "eac3"
+                        | "alac"
+                ) || codec.starts_with("pcm_")
+            }
+            Container::Mkv => codec != "unknown",
+        }
+    }
+}
+
 impl TaskSpec {
     /// The kind in one word, as in the JSON.
     pub const fn kind(&self) -> &'static str {

@@ -456,9 +456,8 @@ impl Reader<'_> {
             .zip(access_packets)
             .map(|(frame, packet)| AccessPoint { frame, packet })
             .collect();
-        let outside = |a: &AccessPoint| {
-            a.frame as usize >= pts.len() || a.packet as usize >= packets.len()
-        };
+        let outside =
+            |a: &AccessPoint| a.frame as usize >= pts.len() || a.packet as usize >= packets.len();
         if access.iter().any(outside) {
             return Err(self.bad("an access point lies outside"));
         }
