@@ -10,10 +10,9 @@ use std::io::{Read, Seek, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags, openat};
 use trix_model::{Digest, ErrorClass, ErrorOrigin, Failure, Progress};
 use trix_plan::task::{MadeOutput, TaskResult};
-use trix_slot::{OpenedIo, SlotJob, slot_main, stage_name};
+use trix_slot::{OpenedIo, SlotJob, slot_main};
 
 fn main() -> ExitCode {
     slot_main("toy", work)
@@ -69,7 +68,7 @@ fn work(
                 std::thread::sleep(Duration::from_secs(60));
             }
             "large" => {
-                let mut file = create(&io, "large")?;
+                let mut file = io.create_output(&job.outputs[0]).map_err(toy)?;
                 let block = vec![0; 1 << 20];
                 for _ in 0..number {
                     file.write_all(&block).map_err(|e| {
@@ -96,7 +95,7 @@ fn work(
     }
     let mut outputs = Vec::new();
     for output in &job.outputs {
-        let mut file = create(&io, &stage_name(output))?;
+        let mut file = io.create_output(output).map_err(toy)?;
         let mut hasher = blake3::Hasher::new();
         let mut size = 0;
         const BLOCKS: u32 = 50;
@@ -116,12 +115,6 @@ fn work(
 
 fn toy(e: std::io::Error) -> Failure {
     Failure::bug(format!("toy: {e}"))
-}
-
-fn create(io: &OpenedIo, name: &str) -> Result<File, Failure> {
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    let fd = openat(&io.cache_stage, name, flags, Mode::from_raw_mode(0o644));
-    Ok(fd.map_err(|e| toy(e.into()))?.into())
 }
 
 #[allow(unconditional_recursion, reason = "it is to end the stack")]

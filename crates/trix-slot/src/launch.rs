@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -153,7 +153,6 @@ struct Inner {
     pidfd: OwnedFd,
     /// Why it was killed by us: one of the `KILLED_…` values.
     killed: AtomicU8,
-    hold: AtomicBool,
 }
 
 const NOT_KILLED: u8 = 0;
@@ -165,11 +164,6 @@ impl Control {
     /// Kills the slot; it is gone within milliseconds and ends as [`Outcome::Cancelled`].
     pub fn cancel(&self) {
         self.kill(KILLED_CANCEL);
-    }
-
-    /// While held, silence is no stall: its share hangs, which is not its fault.
-    pub fn hold_stall(&self, hold: bool) {
-        self.0.hold.store(hold, Ordering::Relaxed);
     }
 
     fn kill(&self, why: u8) {
@@ -239,7 +233,7 @@ impl Launcher {
         let killed = AtomicU8::new(NOT_KILLED);
         Ok(Running {
             pid,
-            control: Control(Arc::new(Inner { pidfd, killed, hold: AtomicBool::new(false) })),
+            control: Control(Arc::new(Inner { pidfd, killed })),
             socket,
             log: LogPipe::new(log),
             program: self.program.clone(),
@@ -398,14 +392,10 @@ impl Running {
         let mut last_change = Instant::now();
         let (mut socket_open, mut log_open) = (true, true);
         loop {
-            if self.control.0.hold.load(Ordering::Relaxed) {
-                last_change = Instant::now();
-            }
             let left = stall.saturating_sub(last_change.elapsed());
             if left.is_zero() {
                 self.control.kill(KILLED_STALL);
             }
-            // A held stall is looked at again soon, whatever its limit.
             let wait = left.clamp(Duration::from_millis(10), Duration::from_millis(900));
             let timeout = Timespec { tv_sec: 0, tv_nsec: wait.subsec_nanos().into() };
             let ended = {

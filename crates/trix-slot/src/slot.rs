@@ -11,8 +11,9 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags, openat};
 use trix_model::{ErrorClass, ErrorOrigin, Failure, Progress};
-use trix_plan::task::TaskResult;
+use trix_plan::task::{Output, TaskResult};
 
 use crate::sandbox;
 use crate::wire::{
@@ -34,6 +35,23 @@ pub struct OpenedIo {
     /// Directory of this attempt on the archive share, when the task tees its
     /// source; the file in it is [`wire::TEE_NAME`].
     pub tee_stage: Option<OwnedFd>,
+}
+
+impl OpenedIo {
+    /// A new file for an output, readable and writable, in the cache stage.
+    pub fn create_output(&self, output: &Output) -> io::Result<File> {
+        create(&self.cache_stage, &wire::stage_name(output))
+    }
+
+    /// The tee's file, new, readable and writable; `None` when no tee is wanted.
+    pub fn create_tee(&self) -> Option<io::Result<File>> {
+        self.tee_stage.as_ref().map(|stage| create(stage, wire::TEE_NAME))
+    }
+}
+
+fn create(stage: &OwnedFd, name: &str) -> io::Result<File> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    Ok(openat(stage, name, flags, Mode::from_raw_mode(0o644))?.into())
 }
 
 /// Runs one attempt and says its result; the process ends behind it.

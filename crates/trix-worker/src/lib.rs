@@ -1,1 +1,438 @@
 //! The service role that runs tasks: claims, slots, results, publication.
+//!
+//! | file | what |
+//! |---|---|
+//! | `core` | the worker's mind: events in, actions out; no clock, no input, no output |
+//! | `attempt` | one attempt: open the inputs, run the slot, keep what it made |
+//! | `publish` | copy and publish, which parse no media |
+//! | `shares` | verified handles and the probes that watch them |
+//! | `state` | the state folder: lock, identity, outbox |
+//!
+//! **A worker parses no media and has no SQL.** It talks to the database through
+//! [`trix_db::WorkerStore`] alone.
+
+mod attempt;
+mod core;
+mod publish;
+mod shares;
+mod state;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use trix_db::{Credentials, DbError, ProtocolTimes, RegisterRequest, Resources, WorkerStore};
+use trix_model::{AttemptId, ShareName};
+use trix_slot::{LaunchError, Launcher};
+use trix_storage::StageName;
+
+use crate::attempt::{Context, Stop};
+use crate::core::{Action, Call, CallError, Core, CoreConfig, Event, Reply};
+pub use crate::shares::ShareMount;
+use crate::shares::Shares;
+use crate::state::StateDir;
+pub use crate::state::StateError;
+
+/// Everything that a worker is told.
+#[derive(Clone)]
+pub struct WorkerConfig {
+    /// Name of the enrolled node.
+    pub node: String,
+    /// The node's secret.
+    pub node_token: String,
+    /// Folder for the lock, the identity and the outbox; made if need be.
+    pub state: PathBuf,
+    /// Shares that this node has.
+    pub shares: Vec<ShareMount>,
+    /// Which of them is the cache.
+    pub cache: ShareName,
+    /// Largest artifact in bytes that the cache takes.
+    pub max_object: u64,
+    /// What the node gives to tasks.
+    pub capacity: Resources,
+    /// Starts slots: `trix-media slot`.
+    pub launcher: Launcher,
+    /// User and group of slots when the worker is root; `None` keeps root without
+    /// capabilities.
+    pub slot_user: Option<(u32, u32)>,
+    /// The database.
+    pub store: Arc<dyn WorkerStore>,
+    /// The protocol's times.
+    pub times: ProtocolTimes,
+    /// How long running attempts may go on after a stop.
+    pub drain_limit: Duration,
+}
+
+impl std::fmt::Debug for WorkerConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkerConfig")
+            .field("node", &self.node)
+            .field("state", &self.state)
+            .field("shares", &self.shares)
+            .field("capacity", &self.capacity)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a worker ended.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The state folder cannot be used.
+    #[error("opening the worker's state folder")]
+    State(#[from] StateError),
+    /// Slots cannot be started.
+    #[error("asking the slot program who it is")]
+    Slot(#[from] LaunchError),
+    /// A thread could not be started.
+    #[error("starting the worker's threads")]
+    Thread(#[source] std::io::Error),
+    /// The cluster does not let this node in.
+    #[error("node {node} is not let in: {reason}")]
+    Denied {
+        /// The node.
+        node: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Runs a worker until `stop` is cancelled or the cluster has drained it. When it
+/// returns, no slot of it lives.
+pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), WorkerError> {
+    let path = config.state.clone();
+    let (state, earlier, outbox) = blocking(move || {
+        let state = StateDir::open(&path)?;
+        let (earlier, outbox) = (state.identity()?, state.outbox()?);
+        Ok::<_, StateError>((Arc::new(state), earlier, outbox))
+    })
+    .await?;
+    let launcher = config.launcher.clone();
+    let hello = blocking(move || launcher.hello()).await?;
+    let (events, inbox) = unbounded_channel();
+    let shares = Shares::start(
+        config.shares.clone(),
+        config.cache.clone(),
+        config.max_object,
+        &config.times,
+        state.clone(),
+        events.clone(),
+    )
+    .map_err(WorkerError::Thread)?;
+    tracing::info!(
+        node = %config.node, engine = %hello.engine, mcpu = config.capacity.mcpu,
+        ram = config.capacity.ram, shares = %shares.describe(), "worker starts"
+    );
+
+    // Without an identity nobody could hand these in.
+    let orphans = if earlier.is_none() { outbox.clone() } else { Vec::new() };
+    for result in &orphans {
+        tracing::warn!(attempt = %result.attempt, "a result without its worker's identity is dropped");
+        state.forget(result.attempt)?;
+    }
+    let outbox = if orphans.is_empty() { outbox } else { Vec::new() };
+    let core = Core::new(
+        CoreConfig {
+            times: config.times,
+            capacity: config.capacity,
+            engine: hello.engine.clone(),
+            cache: config.cache.clone(),
+            drain_limit: config.drain_limit,
+        },
+        earlier,
+        outbox,
+    );
+    let context = Arc::new(Context {
+        shares,
+        launcher: config.launcher.clone(),
+        engine: hello.engine,
+        times: config.times,
+        slot_user: config.slot_user,
+        store: config.store.clone(),
+        runtime: tokio::runtime::Handle::current(),
+        events: events.clone(),
+    });
+    let shell = Shell {
+        config,
+        context,
+        state,
+        events,
+        core,
+        me: None,
+        running: HashMap::new(),
+        call: None,
+        begun: Instant::now(),
+    };
+    shell.run(inbox, stop).await
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        // The closures here do not panic and are never aborted; if one did, so do we.
+        Err(e) => std::panic::resume_unwind(e.into_panic()),
+    }
+}
+
+/// Does what the core says.
+struct Shell {
+    config: WorkerConfig,
+    context: Arc<Context>,
+    state: Arc<StateDir>,
+    events: UnboundedSender<Event>,
+    core: Core,
+    me: Option<Credentials>,
+    running: HashMap<AttemptId, Arc<Stop>>,
+    call: Option<JoinHandle<Result<Reply, CallError>>>,
+    begun: Instant,
+}
+
+impl Shell {
+    async fn run(
+        mut self,
+        mut inbox: UnboundedReceiver<Event>,
+        stop: CancellationToken,
+    ) -> Result<(), WorkerError> {
+        let mut draining = false;
+        let mut look = tokio::time::interval(self.config.times.mount_deadline);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut actions = self.core.tick(self.now());
+        loop {
+            for action in std::mem::take(&mut actions) {
+                if let Some(ended) = self.act(action).await {
+                    self.clear(&mut inbox).await;
+                    return ended;
+                }
+            }
+            let wake = self.begun.checked_add(self.core.wake());
+            let wake = wake.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            let call = async {
+                match &mut self.call {
+                    Some(call) => call.await,
+                    None => std::future::pending().await,
+                }
+            };
+            let event = tokio::select! {
+                answer = call => {
+                    self.call = None;
+                    Some(Event::Called(answer.unwrap_or_else(|e| {
+                        Err(CallError::Broken(format!("the call to the database ended: {e}")))
+                    })))
+                }
+                Some(event) = inbox.recv() => Some(event),
+                () = stop.cancelled(), if !draining => {
+                    tracing::info!(running = self.running.len(), "draining");
+                    draining = true;
+                    Some(Event::Drain)
+                }
+                _ = look.tick() => {
+                    self.context.shares.look_for_hung(&self.config.times, &self.events);
+                    None
+                }
+                () = tokio::time::sleep_until(wake.into()) => None,
+            };
+            if let Some(Event::Ended { attempt, .. }) = &event {
+                self.running.remove(attempt);
+            }
+            let now = self.now();
+            actions = match event {
+                Some(event) => self.core.on(event, now, rand::random()),
+                None => self.core.tick(now),
+            };
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    async fn act(&mut self, action: Action) -> Option<Result<(), WorkerError>> {
+        match action {
+            Action::Call(call) => self.call(call),
+            Action::Start(claim) => self.start(*claim),
+            Action::Kill(attempt, why) => {
+                tracing::info!(%attempt, ?why, "killing");
+                if let Some(stop) = self.running.get(&attempt) {
+                    stop.stop();
+                }
+            }
+            Action::Abandon(attempt) => {
+                self.running.remove(&attempt);
+                tracing::error!(
+                    %attempt, abandoned = self.core.abandoned(),
+                    "the attempt's thread hangs; leaving it to itself"
+                );
+            }
+            Action::Keep(result) => {
+                let (state, attempt) = (self.state.clone(), result.attempt);
+                if let Err(e) = blocking(move || state.keep(&result)).await {
+                    // It is still in memory and goes out with the next sync.
+                    tracing::error!(%attempt, "keeping a result: {}", with_causes(&e));
+                }
+            }
+            Action::Forget(attempt) => {
+                let state = self.state.clone();
+                if let Err(e) = blocking(move || state.forget(attempt)).await {
+                    tracing::error!(%attempt, "forgetting a result: {}", with_causes(&e));
+                }
+            }
+            Action::Remember(identity) => {
+                self.me = Some(identity.registered.me.clone());
+                let state = self.state.clone();
+                if let Err(e) = blocking(move || state.remember(&identity)).await {
+                    // The next process then registers afresh, and the dispatcher
+                    // finds this incarnation by its silence.
+                    tracing::error!("keeping the worker's identity: {}", with_causes(&e));
+                }
+            }
+            Action::DropStages(attempts) => self.drop_stages(attempts),
+            Action::Exit(ended) => {
+                let node = self.config.node.clone();
+                return Some(ended.map_err(|reason| WorkerError::Denied { node, reason }));
+            }
+        }
+        None
+    }
+
+    fn start(&mut self, claim: trix_db::Claim) {
+        let attempt = claim.attempt;
+        tracing::info!(%attempt, job = %claim.job, task = %claim.name, "attempt starts");
+        let started = match self.me.clone() {
+            Some(me) => attempt::start(self.context.clone(), claim, me),
+            None => Err(std::io::Error::other("the worker is not registered")),
+        };
+        match started {
+            Ok(stop) => {
+                self.running.insert(attempt, stop);
+            }
+            Err(e) => {
+                let failure = trix_model::Failure::new(
+                    trix_model::ErrorClass::Resource,
+                    trix_model::ErrorOrigin::Node,
+                    "node_limit",
+                    format!("starting a thread for the attempt: {e}"),
+                );
+                let outcome = trix_db::Outcome::Failed(failure);
+                // The receiver is this very loop.
+                let _ =
+                    self.events.send(Event::Ended { attempt, outcome, usage: Default::default() });
+            }
+        }
+    }
+
+    /// Deletes stages on a thread of its own: a share may hang.
+    fn drop_stages(&self, attempts: Vec<AttemptId>) {
+        if attempts.is_empty() {
+            return;
+        }
+        let (context, mounts) = (self.context.clone(), self.config.shares.clone());
+        let sweep = move || {
+            let names: Vec<StageName> = attempts.into_iter().map(StageName::from).collect();
+            for mount in mounts {
+                let Ok((share, _)) = context.shares.write(&mount.name) else { continue };
+                for name in &names {
+                    let removed = match trix_storage::Stage::open(share.dir(), name) {
+                        Ok(stage) => stage.remove(),
+                        Err(e) if e.is_not_found() => continue,
+                        Err(e) => Err(e),
+                    };
+                    if let Err(e) = removed {
+                        // The janitor is the next to try.
+                        tracing::warn!(stage = %name, "removing a stage: {}", e.with_causes());
+                    }
+                }
+            }
+        };
+        if let Err(e) = std::thread::Builder::new().name("drop-stages".into()).spawn(sweep) {
+            tracing::warn!(error = %e, "no thread to remove stages; the janitor will");
+        }
+    }
+
+    fn call(&mut self, call: Call) {
+        let store = self.config.store.clone();
+        let request = |shares_ok| RegisterRequest {
+            node: self.config.node.clone(),
+            node_token: self.config.node_token.clone(),
+            boot_id: boot_id(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            engine: self.context.engine.clone(),
+            capacity: self.config.capacity,
+            shares_ok,
+        };
+        let asked = match call {
+            Call::Register { shares_ok } => {
+                let request = request(shares_ok);
+                tokio::spawn(async move { store.register(request).await.map(Reply::Registered) })
+            }
+            Call::Supersede(me, old) => {
+                tokio::spawn(
+                    async move { store.supersede(me, old).await.map(|_| Reply::Superseded) },
+                )
+            }
+            Call::Sync(request) => {
+                tokio::spawn(async move { store.sync(*request).await.map(Reply::Synced) })
+            }
+            Call::Leave(me) => {
+                tokio::spawn(async move { store.leave(me).await.map(|()| Reply::Left) })
+            }
+        };
+        self.call = Some(tokio::spawn(async move {
+            match asked.await {
+                Ok(answer) => answer.map_err(call_error),
+                Err(e) => Err(CallError::Broken(e.to_string())),
+            }
+        }));
+    }
+
+    /// Leaves no child behind. Nothing runs here after an orderly end; after a
+    /// refusal everything may.
+    async fn clear(&mut self, inbox: &mut UnboundedReceiver<Event>) {
+        if let Some(call) = self.call.take() {
+            call.abort();
+        }
+        for stop in self.running.values() {
+            stop.stop();
+        }
+        let ended = async {
+            while !self.running.is_empty() {
+                if let Some(Event::Ended { attempt, .. }) = inbox.recv().await {
+                    self.running.remove(&attempt);
+                }
+            }
+        };
+        if tokio::time::timeout(self.config.times.cancel_kill, ended).await.is_err() {
+            // Threads on a dead share; their slots are killed, and die with us at the latest.
+            tracing::error!("attempts hang at the worker's end");
+        }
+    }
+}
+
+fn call_error(e: DbError) -> CallError {
+    let text = with_causes(&e);
+    match e {
+        e if e.is_unavailable() => CallError::Away(text),
+        DbError::Denied { .. } => CallError::Denied(text),
+        _ => CallError::Broken(text),
+    }
+}
+
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_or_else(|_| String::new(), |id| id.trim().to_owned())
+}
+
+/// An error and its causes in one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        text.push_str(": ");
+        text.push_str(&e.to_string());
+        cause = e.source();
+    }
+    text
+}

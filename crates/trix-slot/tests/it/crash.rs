@@ -81,16 +81,6 @@ fn a_slot_without_changed_progress_is_killed_although_its_heart_beats() {
 }
 
 #[test]
-fn a_held_stall_kills_nobody() {
-    let mut bench = Bench::new();
-    bench.stall = Duration::from_millis(600);
-    let slot = trix_slot::Launcher::new(crate::support::toy()).start().unwrap();
-    slot.control().hold_stall(true);
-    let ended = slot.run(bench.job("sleep-2000"), bench.io(), "toy", bench.stall, &mut |_| ());
-    assert!(matches!(ended.outcome, Outcome::Done(_)), "{:?}", ended.outcome);
-}
-
-#[test]
 fn another_engine_than_the_job_is_pinned_to_is_refused() {
     let bench = Bench::new();
     let slot = trix_slot::Launcher::new(crate::support::toy()).start().unwrap();
