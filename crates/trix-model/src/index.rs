@@ -306,8 +306,8 @@ fn pts_of(table: &[i64], end: i64, frame: u32) -> Option<i64> {
     }
 }
 
-/// The access points with one at frame 0 in front if the stream does not begin with one, and
-/// only the last packet where several points lead to the same frame.
+/// The access points, strictly rising, with one at frame 0 in front if the stream does not begin
+/// with one.
 fn access_from_start(
     stream: &StreamIndex,
     frames: &FrameTable,
@@ -318,8 +318,9 @@ fn access_from_start(
         if a.frame as usize >= frames.pts.len() || a.packet as usize >= stream.packets.len() {
             return Err(IndexError::Content { what, problem: "an access point lies outside" });
         }
+        // A point that does not rise adds nothing: decoding from the one before is right as well.
         if points.last().is_some_and(|l| l.frame >= a.frame || l.packet >= a.packet) {
-            return Err(IndexError::Content { what, problem: "access points do not rise" });
+            continue;
         }
         points.push(*a);
     }

@@ -282,3 +282,166 @@ impl PublicationState {
         })
     }
 }
+
+/// The three tables as Mermaid state diagrams, for the docs: drawn from the functions above, so
+/// that a picture cannot say something else than the code.
+pub fn diagram() -> String {
+    let jobs = edges(JobState::ALL, JobEvent::ALL, |s, e| s.after(e));
+    let tasks = edges(TaskState::ALL, TaskEvent::ALL, |s, e| s.after(e));
+    let publications = edges(PublicationState::ALL, PublicationEvent::ALL, |s, e| s.after(e));
+    [
+        ("Job", JobState::Accepted.as_str(), jobs),
+        ("Task", TaskState::Waiting.as_str(), tasks),
+        ("Publication", PublicationState::Prepared.as_str(), publications),
+    ]
+    .into_iter()
+    .map(|(name, first, edges)| {
+        format!("### {name}\n\n```mermaid\nstateDiagram-v2\n    [*] --> {first}\n{edges}```\n")
+    })
+    .collect::<Vec<_>>()
+    .join("\n")
+}
+
+fn edges<S: Copy + std::fmt::Display, E: Copy + std::fmt::Display>(
+    states: &[S],
+    events: &[E],
+    after: impl Fn(S, E) -> Option<S>,
+) -> String {
+    let pairs = states.iter().flat_map(|s| events.iter().map(move |e| (*s, *e)));
+    let legal = pairs.filter_map(|(s, e)| Some((s, e, after(s, e)?)));
+    legal.map(|(from, event, to)| format!("    {from} --> {to}: {event}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every pair of a state and an event, written out a second time by hand: a table of the
+    /// legal ones, and all others must be refused.
+    fn compare<S, E>(states: &[S], events: &[E], after: impl Fn(S, E) -> Option<S>, legal: &str)
+    where
+        S: Copy + std::fmt::Display + std::str::FromStr<Err = String> + PartialEq + std::fmt::Debug,
+        E: Copy + std::fmt::Display + std::str::FromStr<Err = String> + PartialEq,
+    {
+        let mut wanted: Vec<(S, E, S)> = Vec::new();
+        for line in legal.lines().map(str::trim).filter(|l| !l.is_empty()) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [from, event, to] = words[..] else { panic!("{line:?} is not: state event state") };
+            wanted.push((from.parse().unwrap(), event.parse().unwrap(), to.parse().unwrap()));
+        }
+        for s in states {
+            for e in events {
+                let hit = wanted.iter().find(|(from, event, _)| from == s && event == e);
+                assert_eq!(after(*s, *e), hit.map(|(_, _, to)| *to), "{s} on {e}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_pair_of_job_state_and_event_is_as_written() {
+        compare(
+            JobState::ALL,
+            JobEvent::ALL,
+            |s, e| s.after(e),
+            "
+            accepted start inspecting
+            accepted planned running
+            accepted task_failed failed
+            accepted cancel cancelling
+            inspecting planned running
+            inspecting task_failed failed
+            inspecting cancel cancelling
+            running gate_reached waiting_gate
+            running pause paused
+            running all_done succeeded
+            running task_failed failed
+            running cancel cancelling
+            waiting_gate gate_passed running
+            waiting_gate task_failed failed
+            waiting_gate cancel cancelling
+            paused resume running
+            paused task_failed failed
+            paused cancel cancelling
+            failed retry running
+            failed cancel cancelling
+            cancelling drained cancelled
+            ",
+        );
+    }
+
+    #[test]
+    fn every_pair_of_task_state_and_event_is_as_written() {
+        compare(
+            TaskState::ALL,
+            TaskEvent::ALL,
+            |s, e| s.after(e),
+            "
+            waiting deps_done ready
+            waiting cache_hit done
+            waiting skip skipped
+            waiting cancel cancelled
+            ready cache_hit done
+            ready claim running
+            ready cancel cancelled
+            running succeed done
+            running requeue ready
+            running fail failed
+            running quarantine quarantined
+            running cancel cancelled
+            failed retry ready
+            failed cancel cancelled
+            quarantined retry ready
+            quarantined cancel cancelled
+            done artifact_lost ready
+            ",
+        );
+    }
+
+    #[test]
+    fn every_pair_of_publication_state_and_event_is_as_written() {
+        compare(
+            PublicationState::ALL,
+            PublicationEvent::ALL,
+            |s, e| s.after(e),
+            "
+            prepared move moving
+            prepared clash conflict
+            moving publish published
+            moving clash conflict
+            published retract retracted
+            ",
+        );
+    }
+
+    #[test]
+    fn final_states_move_only_when_an_operator_or_a_loss_acts() {
+        use JobEvent as J;
+        use TaskEvent as T;
+        for s in JobState::ALL.iter().filter(|s| s.is_final()) {
+            for e in JobEvent::ALL.iter().filter(|e| s.after(**e).is_some()) {
+                assert!(matches!(e, J::Cancel | J::Retry), "{s} moves on {e}");
+            }
+        }
+        for s in TaskState::ALL.iter().filter(|s| s.is_final()) {
+            for e in TaskEvent::ALL.iter().filter(|e| s.after(**e).is_some()) {
+                assert!(matches!(e, T::Cancel | T::Retry | T::ArtifactLost), "{s} moves on {e}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_diagram_draws_every_legal_pair_and_nothing_else() {
+        let drawn = diagram();
+        assert!(drawn.contains("    running --> quarantined: quarantine\n"));
+        assert_eq!(drawn.matches("```mermaid").count(), 3);
+        let edges = drawn.lines().filter(|l| l.contains(": ")).count();
+        let jobs =
+            JobState::ALL.iter().flat_map(|s| JobEvent::ALL.iter().filter_map(|e| s.after(*e)));
+        let tasks =
+            TaskState::ALL.iter().flat_map(|s| TaskEvent::ALL.iter().filter_map(|e| s.after(*e)));
+        let publications = PublicationState::ALL
+            .iter()
+            .flat_map(|s| PublicationEvent::ALL.iter().filter_map(|e| s.after(*e)));
+        assert_eq!(edges, jobs.count() + tasks.count() + publications.count());
+    }
+}

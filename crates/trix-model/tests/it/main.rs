@@ -1,0 +1,3 @@
+//! Tests of trix-model from outside.
+
+mod index;
