@@ -2,8 +2,9 @@
 //!
 //! `objects/<2 hex>/<key>` holds the bytes and `<key>.b3` beside it their BLAKE3 and size. An
 //! object appears by `link` and is never changed. Several processes and nodes may use one cache.
-//! The object's name decides who was first; the record beside it only saves a read, so an object
-//! without a record, or with that of an object that was removed meanwhile, is checked anew.
+//! The object's name decides who was first. The record comes after it, so a committer announces
+//! its digest before it links (`<key>.<digest>.new`): whoever finds an object without record, and
+//! with a digest that was announced, knows that it is whole.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -186,12 +187,28 @@ impl Cache {
         drop(ours);
         let object = self.path_of(key)?;
         self.dir.make_dirs(&object.parent())?;
+        self.announce(key, digest)?;
+        let done = self.commit_announced(&staged, key, digest, size, recorded);
+        self.dir.unlink(&self.announcement(key, digest)?)?;
+        let done = done?;
+        self.dir.unlink(&staged)?;
+        Ok(done)
+    }
+
+    fn commit_announced(
+        &self,
+        staged: &RelPath,
+        key: &Key,
+        digest: Digest,
+        size: u64,
+        recorded: Option<Digest>,
+    ) -> Result<Committed> {
+        let object = self.path_of(key)?;
         for _ in 0..COMMIT_TRIES {
-            match place_new(&self.dir, &staged, &object) {
+            match place_new(&self.dir, staged, &object) {
                 Ok(()) => {
                     self.dir.sync_dir(&object.parent())?;
                     self.write_record(key, digest, size)?;
-                    self.dir.unlink(&staged)?;
                     return Ok(Committed { digest, size, was_there: false });
                 }
                 Err(StorageError::Conflict { .. }) => {}
@@ -204,12 +221,13 @@ impl Cache {
                 Err(e) => return Err(e),
             };
             let record = self.read_record(key)?;
-            let vouched = recorded.or(record.map(|(digest, _)| digest));
-            if found == digest || vouched == Some(found) {
+            let whole = found == digest
+                || recorded.or(record.map(|(digest, _)| digest)) == Some(found)
+                || self.dir.stat(&self.announcement(key, found)?)?.is_some();
+            if whole {
                 if record != Some((found, found_size)) {
                     self.write_record(key, found, found_size)?;
                 }
-                self.dir.unlink(&staged)?;
                 return Ok(Committed { digest: found, size: found_size, was_there: true });
             }
             if let Some(recorded) = recorded
@@ -223,12 +241,41 @@ impl Cache {
                 });
             }
             tracing::warn!(%key, %found, ours = %digest, "replacing a damaged artifact");
-            self.dir.unlink(&object)?;
+            self.take_away(&object, found)?;
         }
         Err(StorageError::Conflict {
             object: self.dir.object(&object),
             reason: "others keep taking the name".to_owned(),
         })
+    }
+
+    /// Removes a damaged object. Another process may have put a whole one in its place since it
+    /// was read: it is taken aside first, and goes back if it is not the one that was meant.
+    fn take_away(&self, object: &RelPath, damaged: Digest) -> Result<()> {
+        let aside = object.parent().join(&format!("{}.aside", Uuid::new_v4()))?;
+        match self.dir.rename(object, &self.dir, &aside) {
+            Err(e) if e.is_not_found() => return Ok(()),
+            other => other?,
+        }
+        if self.digest_of_object(&aside)?.0 != damaged {
+            match place_new(&self.dir, &aside, object) {
+                Ok(()) | Err(StorageError::Conflict { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        self.dir.unlink(&aside).map(drop)
+    }
+
+    fn announcement(&self, key: &Key, digest: Digest) -> Result<RelPath> {
+        Ok(self.path_of(key)?.parent().join(&format!("{key}.{digest}.new"))?)
+    }
+
+    fn announce(&self, key: &Key, digest: Digest) -> Result<()> {
+        match self.dir.create(&self.announcement(key, digest)?) {
+            // There already: another process is committing the same bytes, or one died at it.
+            Ok(_) | Err(StorageError::Conflict { .. }) => Ok(()),
+            Err(e) => Err(e),
+        }
     }
 
     /// Marks an artifact as used now. `false` if it is gone.

@@ -168,7 +168,8 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    pub(crate) fn io(op: &'static str, object: impl Into<String>, source: io::Error) -> Self {
+    /// A failed system call: what was being done, to what, and the cause.
+    pub fn io(op: &'static str, object: impl Into<String>, source: io::Error) -> Self {
         StorageError::Io { op, object: object.into(), source }
     }
 

@@ -415,6 +415,10 @@ fn unescape(name: &str) -> String {
 }
 
 fn bsd_line(line: &str, algorithm: SidecarAlgorithm, digits: usize) -> Option<SidecarEntry> {
+    let (escaped, line) = match line.strip_prefix('\\') {
+        Some(rest) => (true, rest),
+        None => (false, line),
+    };
     let (tag, rest) = line.split_once('(')?;
     let wanted: &[&str] = match algorithm {
         SidecarAlgorithm::Md5 => &["MD5"],
@@ -425,7 +429,8 @@ fn bsd_line(line: &str, algorithm: SidecarAlgorithm, digits: usize) -> Option<Si
     }
     let (name, sum) = rest.rsplit_once(')')?;
     let sum = hex(sum.trim_start().strip_prefix('=')?.trim(), digits)?;
-    Some(SidecarEntry { hex: sum, name: Some(name.to_owned()) })
+    let name = if escaped { unescape(name) } else { name.to_owned() };
+    Some(SidecarEntry { hex: sum, name: Some(name) })
 }
 
 /// Compares a checksum file with what was read: findings `checksum_match` (info),
@@ -460,7 +465,9 @@ pub fn compare_sidecar(
     };
     let base = |name: &str| name.rsplit(['/', '\\']).next().unwrap_or(name).to_owned();
     let named = |fit: &dyn Fn(&str) -> bool| -> Vec<&SidecarEntry> {
-        entries.iter().filter(|e| e.name.as_deref().is_some_and(|n| fit(&base(n)))).collect()
+        // As it stands first: on Linux a backslash is a letter like any other.
+        let fits = |name: &str| fit(name) || fit(&base(name));
+        entries.iter().filter(|e| e.name.as_deref().is_some_and(fits)).collect()
     };
     let mut fitting = named(&|n| n == source);
     if fitting.is_empty() {
@@ -488,7 +495,7 @@ pub fn compare_sidecar(
         return finding("checksum_match", Severity::Info, message, Some(first.hex.clone()));
     }
     let other = match &first.name {
-        Some(name) if base(name) != source => format!(" for {:?}", base(name)),
+        Some(name) if name != source && base(name) != source => format!(" for {:?}", base(name)),
         _ => String::new(),
     };
     finding(

@@ -219,7 +219,7 @@ mod tests {
             ("Цирк", "cirk"),
             ("Отцы и дети", "otcy-i-deti"),
             ("Царь", "czar"),
-            ("Щелкунчик: Подъезд № 5", "shhelkunchik-podezd-no-5"),
+            ("Щелкунчик: Подъезд № 5", "shhelkunchik-podezd-5"),
             ("Łódź — Über & Æther", "lodz-uber-aether"),
             ("It's a Wonderful Life (1946)", "its-a-wonderful-life-1946"),
             ("  --a//b..c--  ", "a-b-c"),

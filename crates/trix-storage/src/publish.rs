@@ -27,6 +27,8 @@ use crate::stage::{Stage, StageName, refuse_own};
 pub const MANIFEST: &str = "manifest.json";
 /// Schema of the manifest.
 pub const MANIFEST_SCHEMA: &str = "trix.manifest/1";
+/// Two movers of one publication may clear each other's markers; so often it is tried again.
+const MARKER_TRIES: u32 = 16;
 /// Manifests are read whole; a larger one is not ours.
 const MANIFEST_LIMIT: u64 = 64 << 20;
 
@@ -360,7 +362,7 @@ impl<'a> Publisher<'a> {
             files: publication.files.clone(),
         };
         fence.published(&receipt).map_err(StorageError::Refused)?;
-        self.drop_stage();
+        self.clear_up(&receipt, &owner);
         Ok(receipt)
     }
 
@@ -533,20 +535,35 @@ impl<'a> Publisher<'a> {
         compare_manifest(dir, to, bytes)
     }
 
-    /// What is left of the stage goes. It is no failure of the publication if it stays: the
-    /// janitor takes it.
+    /// What is left of the stage and of markers goes. It is no failure of the publication if
+    /// something stays: the janitor takes it.
+    fn clear_up(&self, receipt: &Receipt, owner: &str) {
+        if self.method == MoveMethod::MarkerRename {
+            let names = receipt.files.iter().map(|f| f.name.as_str()).chain([MANIFEST]);
+            let cleared = names.into_iter().try_for_each(|name| {
+                clear_marker(self.share.dir(), &receipt.folder.join(name)?, owner)
+            });
+            self.warn("a marker", cleared);
+        }
+        self.drop_stage();
+    }
+
     fn drop_stage(&self) {
         let removed = match Stage::open(self.share.dir(), &self.stage) {
             Ok(stage) => stage.remove(),
             Err(e) if e.is_not_found() => Ok(()),
             Err(e) => Err(e),
         };
+        self.warn("a stage", removed);
+    }
+
+    fn warn(&self, what: &str, removed: Result<()>) {
         if let Err(e) = removed {
             tracing::warn!(
                 share = %self.share.name(),
                 stage = %self.stage,
                 error = %e.with_causes(),
-                "a stage could not be removed; the janitor will"
+                "{what} could not be removed; it is left to the janitor"
             );
         }
     }
@@ -640,32 +657,48 @@ fn move_new(
 
 /// The marker's folder is named after the destination and the marker after the publication, so
 /// that a marker left by a crash never stops the same publication from being finished, and
-/// there is no moment at which it exists without saying whose it is.
+/// there is no moment at which it exists without saying whose it is. The caller clears it.
 fn marker_rename(dir: &Dir, from: &RelPath, to: &RelPath, owner: &str) -> Result<()> {
-    let folder: RelPath =
-        format!(".trix/moving/{}", blake3::hash(names::fold(to.as_str()).as_bytes()).to_hex())
-            .parse()?;
-    dir.make_dirs(&folder)?;
-    let marker = folder.join(owner)?;
-    match dir.create(&marker) {
-        Ok(_) | Err(StorageError::Conflict { .. }) => {}
-        Err(e) => return Err(e),
-    }
-    let others = dir.list_raw(&folder)?.iter().any(|(name, _)| name != owner.as_bytes());
-    let moved = if others || dir.stat(to)?.is_some() {
-        Err(StorageError::Conflict {
-            object: dir.object(to),
-            reason: "the name is taken".to_owned(),
-        })
-    } else {
-        dir.rename(from, dir, to)
+    let folder = marker_folder(to)?;
+    let taken = || {
+        let reason = "the name is taken".to_owned();
+        Err(StorageError::Conflict { object: dir.object(to), reason })
     };
-    dir.unlink(&marker)?;
-    match dir.remove_dir(&folder) {
-        Ok(_) | Err(StorageError::Io { .. }) => {}
-        Err(e) => return Err(e),
+    for _ in 0..MARKER_TRIES {
+        dir.make_dirs(&folder)?;
+        match dir.create(&folder.join(owner)?) {
+            Ok(_) | Err(StorageError::Conflict { .. }) => {}
+            // Another mover of this publication has just cleared the folder.
+            Err(e) if e.is_not_found() => continue,
+            Err(e) => return Err(e),
+        }
+        match dir.list_raw(&folder) {
+            Ok(markers) if markers.iter().any(|(name, _)| name != owner.as_bytes()) => {
+                clear_marker(dir, to, owner)?;
+                return taken();
+            }
+            Ok(_) => {}
+            Err(e) if e.is_not_found() => continue,
+            Err(e) => return Err(e),
+        }
+        return if dir.stat(to)?.is_some() { taken() } else { dir.rename(from, dir, to) };
     }
-    moved
+    taken()
+}
+
+fn marker_folder(to: &RelPath) -> Result<RelPath> {
+    let name = blake3::hash(names::fold(to.as_str()).as_bytes()).to_hex();
+    Ok(format!(".trix/moving/{name}").parse()?)
+}
+
+fn clear_marker(dir: &Dir, to: &RelPath, owner: &str) -> Result<()> {
+    let folder = marker_folder(to)?;
+    dir.unlink(&folder.join(owner)?)?;
+    match dir.remove_dir(&folder) {
+        // Markers of others are in it.
+        Err(e) if matches!(e.errno(), Some(Errno::NOTEMPTY | Errno::EXIST)) => Ok(()),
+        other => other.map(drop),
+    }
 }
 
 /// Gives `from` the new name `to` by whatever the file system has; [`StorageError::Conflict`]
@@ -676,7 +709,12 @@ pub fn place_new(dir: &Dir, from: &RelPath, to: &RelPath) -> Result<()> {
         other => return other,
     }
     match dir.rename_no_replace(from, dir, to) {
-        Err(e) if lacks(&e) => marker_rename(dir, from, to, &Uuid::new_v4().to_string()),
+        Err(e) if lacks(&e) => {
+            let owner = Uuid::new_v4().to_string();
+            let moved = marker_rename(dir, from, to, &owner);
+            clear_marker(dir, to, &owner)?;
+            moved
+        }
         other => other,
     }
 }

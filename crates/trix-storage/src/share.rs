@@ -243,8 +243,7 @@ impl Share {
         let by_path =
             fresh.stat(&root)?.ok_or(StorageError::NotFound { object: self.dir.object(&root) })?;
         report.space = Some(self.dir.space()?);
-        let mount = self.mount()?;
-        report.mount = Some(mount.clone());
+        // Before the mount is asked for: a mount that was taken away is in no table.
         if held.dev != by_path.dev {
             report.set(
                 ShareState::Gone,
@@ -252,6 +251,8 @@ impl Share {
             );
             return Ok(());
         }
+        let mount = self.mount()?;
+        report.mount = Some(mount.clone());
         if matches!(mount.fs_type.as_str(), "cifs" | "smb3")
             && !mount.options.split(',').any(|o| o == "iocharset=utf8")
         {
