@@ -183,6 +183,8 @@ pub struct Core {
     calling: bool,
     next_call: Duration,
     failures: u32,
+    /// The last call may or may not have taken effect.
+    unsure: bool,
     /// Lines that are under way; they come back if the call fails.
     sent_lines: Vec<(AttemptId, VecDeque<String>)>,
     sent_results: Vec<AttemptId>,
@@ -194,7 +196,6 @@ pub struct Core {
     abandoned: u64,
     /// Stages of attempts that were held when the worker was marked.
     debris: BTreeSet<AttemptId>,
-    was_registered: bool,
 }
 
 /// What the core needs to know of its node.
@@ -240,6 +241,7 @@ impl Core {
             calling: false,
             next_call: Duration::ZERO,
             failures: 0,
+            unsure: false,
             sent_lines: Vec::new(),
             sent_results: Vec::new(),
             asked: 0,
@@ -249,7 +251,6 @@ impl Core {
             ping_silent: false,
             abandoned: 0,
             debris: BTreeSet::new(),
-            was_registered: false,
         }
     }
 
@@ -339,11 +340,7 @@ impl Core {
                 self.kill(attempt, Why::Released, now, &mut actions);
             }
         }
-        if let Phase::Active(_) = self.phase
-            && !self.ping_silent
-            && now >= self.ping.1 + self.times.ping_silent
-            && self.failures == 0
-        {
+        if self.watches_ping() && now >= self.ping.1 + self.times.ping_silent {
             // Every accepted sync has looked at this worker's row: it is not marked.
             tracing::warn!(
                 "the dispatcher has not pinged for a while; going on, for nobody marked us"
@@ -354,18 +351,28 @@ impl Core {
         actions
     }
 
-    /// When [`Core::tick`] has something to do.
+    /// When [`Core::tick`] has something to do. Never a time at which nothing would
+    /// happen: the caller would spin.
     pub fn wake(&self) -> Duration {
-        let mut wake = if self.calling { Duration::MAX } else { self.next_call };
+        let mut wake = Duration::MAX;
+        if !self.calling && !matches!(self.phase, Phase::Clearing | Phase::Gone) {
+            wake = self.next_call;
+        }
         for held in self.held.values() {
-            if let Some((_, at)) = held.killed {
-                wake = wake.min(at + self.times.cancel_kill);
+            match (&held.killed, self.drain) {
+                (Some((_, at)), _) => wake = wake.min(*at + self.times.cancel_kill),
+                (None, Some(limit)) => wake = wake.min(limit),
+                (None, None) => {}
             }
         }
-        if let Some(limit) = self.drain {
-            wake = wake.min(limit);
+        if self.watches_ping() {
+            wake = wake.min(self.ping.1 + self.times.ping_silent);
         }
-        wake.min(self.ping.1 + self.times.ping_silent)
+        wake
+    }
+
+    fn watches_ping(&self) -> bool {
+        matches!(self.phase, Phase::Active(_)) && !self.ping_silent && self.failures == 0
     }
 
     fn call_soon(&mut self, now: Duration) {
@@ -422,7 +429,6 @@ impl Core {
     fn on_reply(&mut self, reply: Reply, now: Duration, actions: &mut Vec<Action>) {
         match (reply, std::mem::replace(&mut self.phase, Phase::Gone)) {
             (Reply::Registered(registered), Phase::Registering { supersede }) => {
-                self.was_registered = true;
                 self.ping = (registered.ping_seq, now);
                 self.ping_silent = false;
                 let identity = Identity { registered, supersede };
@@ -510,6 +516,7 @@ impl Core {
         let beat =
             if self.workers < SMALL_CLUSTER { self.times.beat_small } else { self.times.beat };
         let more = got > 0 && got as u32 >= self.asked && self.asked > 0;
+        let more = more || std::mem::take(&mut self.unsure);
         let soon = more || !self.pending.is_empty();
         self.next_call = if soon { now } else { now + beat };
     }
@@ -629,6 +636,7 @@ impl Core {
                 self.blame_a_result(&reason, actions);
             }
         }
+        self.unsure = true;
         self.failures = self.failures.saturating_add(1);
         let full = self.times.reconnect_min.saturating_mul(1 << self.failures.min(16));
         let pause = full.min(self.times.reconnect_max).mul_f64(jitter.clamp(0.0, 1.0));
@@ -705,7 +713,10 @@ impl Core {
             }
             Phase::Active(identity) => {
                 let me = identity.registered.me.clone();
-                let want = if self.ending() { 0 } else { self.want() };
+                // After a call without an answer the first is a plain beat: a claim may
+                // have been made by the lost one, and asking again would take twice
+                // what fits.
+                let want = if self.ending() || self.unsure { 0 } else { self.want() };
                 Some(Call::Sync(Box::new(self.request(me, want))))
             }
             Phase::Leaving(identity) => Some(Call::Leave(identity.registered.me.clone())),
@@ -771,3 +782,6 @@ fn push_line(lines: &mut VecDeque<String>, line: String) {
     }
     lines.push_back(line);
 }
+
+#[cfg(test)]
+mod tests;

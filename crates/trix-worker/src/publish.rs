@@ -88,34 +88,63 @@ pub fn publish(
         attempt: claim.attempt,
         stop,
         pause: context.times.reconnect_min,
-        begun: None,
         owned: false,
         finished: None,
     };
+    let publisher = Publisher::new(&share, method, StageName::from(claim.attempt));
     if let Some(row) = &claim.roll_forward {
         if row.state == PublicationState::Published {
             return Ok(json(&receipt_of(&share, row)?)?);
         }
-        fence.begun = prepared_before(context, claim, task, &share, row)?;
+        if let Some(prepared) = prepared_before(context, claim, task, &share, row)? {
+            fence.begin_move()?;
+            match publisher.roll_forward(&prepared, &mut fence) {
+                // Staged anew below, under the same version.
+                Err(StorageError::StageLost { .. }) => {}
+                done => {
+                    let receipt = settle(done, &share, claim, &mut fence)?;
+                    drop_emptied(claim, task, &share);
+                    return Ok(receipt);
+                }
+            }
+        }
     }
     let request = request(context, claim, task, &share)?;
     let mut meter = Meter::new("publish", 0, told);
-    let done = Publisher::new(&share, method, StageName::from(claim.attempt)).publish(
-        request,
-        &mut fence,
-        &mut |done, total| {
-            meter.total = total;
-            meter.at(done);
-            stop.check()
-        },
-    );
+    let done = publisher.publish(request, &mut fence, &mut |done, total| {
+        meter.total = total;
+        meter.at(done);
+        stop.check()
+    });
+    let receipt = settle(done, &share, claim, &mut fence)?;
+    drop_emptied(claim, task, &share);
+    Ok(receipt)
+}
+
+/// Removes the stages of other tasks whose only file was moved by this publication.
+fn drop_emptied(claim: &Claim, task: &Publish, share: &WritableShare) {
+    for file in &task.files {
+        if let PublishFrom::Staged { task: by, .. } = &file.from
+            && let Ok(staged) = staged_by(claim, by)
+            && let Err(e) = share.dir().remove_dir(&staged.location.path.parent())
+        {
+            // Another publication of the job still needs what is in it.
+            tracing::debug!(attempt = %claim.attempt, "a stage stays: {}", e.with_causes());
+        }
+    }
+}
+
+/// What became of a publication.
+fn settle(
+    done: Result<Receipt, StorageError>,
+    share: &WritableShare,
+    claim: &Claim,
+    fence: &mut DatabaseFence<'_>,
+) -> Result<Value, End> {
     let receipt = match done {
         Ok(receipt) => receipt,
         // The database said that the very same files are published already.
-        Err(_) if let Some(row) = fence.finished.take() => {
-            drop_stages(&share, claim);
-            receipt_of(&share, &row)?
-        }
+        Err(_) if let Some(row) = fence.finished.take() => receipt_of(share, &row)?,
         Err(e) => {
             if matches!(e, StorageError::Conflict { .. }) && fence.owned {
                 fence.conflict(e.with_causes())?;
@@ -124,7 +153,7 @@ pub fn publish(
         }
     };
     // Earlier attempts of this task staged the same files.
-    drop_stages(&share, claim);
+    drop_stages(share, claim);
     Ok(json(&receipt)?)
 }
 
@@ -346,8 +375,6 @@ struct DatabaseFence<'a> {
     attempt: AttemptId,
     stop: &'a Stop,
     pause: Duration,
-    /// What an earlier attempt prepared.
-    begun: Option<Prepared>,
     /// The version is this attempt's.
     owned: bool,
     /// The same files are published already; nothing is to be moved.
@@ -385,14 +412,6 @@ fn is_away(e: &DbError) -> bool {
 }
 
 impl Fence for DatabaseFence<'_> {
-    fn begun(&mut self) -> Result<Option<Prepared>, Failure> {
-        let begun = self.begun.take();
-        if begun.is_some() {
-            self.begin_move()?;
-        }
-        Ok(begun)
-    }
-
     fn prepare(&mut self, draft: &Draft) -> Result<Prepared, Failure> {
         let publication = &draft.publication;
         let manifest = Manifest {
