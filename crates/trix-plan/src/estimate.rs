@@ -21,10 +21,10 @@ use crate::task::{
 const MIB: u64 = 1 << 20;
 /// A process with its libraries, demuxer and buffers.
 const BASE_RAM: u64 = 48 * MIB;
-/// Bytes a second that one read of a share gives with all hashes taken.
-const READ: u64 = 300_000_000;
-/// Bytes a second that a copy gives, with fsync and read-back.
-const COPY: u64 = 150_000_000;
+/// Bytes a millisecond that one read of a share gives with all hashes taken.
+const READ: u64 = 300_000;
+/// Bytes a millisecond that a copy gives, with fsync and read-back.
+const COPY: u64 = 150_000;
 
 /// Sums over a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +55,7 @@ pub fn estimate(plan: &Plan) -> Estimate {
         ends.insert(&task.name, end);
         sum.core_ms += estimate_ms;
         sum.critical_ms = sum.critical_ms.max(end);
-        sum.bytes += scratch;
+        sum.bytes = sum.bytes.saturating_add(scratch);
         sum.largest_ram = sum.largest_ram.max(ram);
         *sum.by_kind.entry(task.spec.kind().to_owned()).or_default() += estimate_ms;
     }
@@ -64,17 +64,17 @@ pub fn estimate(plan: &Plan) -> Estimate {
 
 pub(crate) fn intake(size: u64, tee: bool) -> Cost {
     let scratch = if tee { size } else { 0 };
-    let estimate_ms = 200 + size * 1000 / if tee { COPY } else { READ };
+    let estimate_ms = 200 + size / if tee { COPY } else { READ };
     Cost { mcpu: 1000, ram: BASE_RAM + 128 * MIB, scratch, estimate_ms }
 }
 
 pub(crate) fn demux(size: u64) -> Cost {
-    let estimate_ms = 100 + size * 1000 / READ;
+    let estimate_ms = 100 + size / READ;
     Cost { mcpu: 1000, ram: BASE_RAM + 64 * MIB, scratch: size, estimate_ms }
 }
 
 pub(crate) fn copy(size: u64) -> Cost {
-    Cost { mcpu: 500, ram: 32 * MIB, scratch: size, estimate_ms: 100 + size * 1000 / COPY }
+    Cost { mcpu: 500, ram: 32 * MIB, scratch: size, estimate_ms: 100 + size / COPY }
 }
 
 pub(crate) fn chunk(task: &EncodeChunk, video: &Video) -> Cost {
@@ -97,14 +97,17 @@ pub(crate) fn chunk(task: &EncodeChunk, video: &Video) -> Cost {
         cost.mcpu = cost.mcpu.max(r.settings.threads.saturating_mul(1000));
         let rate = task.frame_rate;
         let ms = rate.inverse().map_or(0, |spf| spf.times(frames as i64 * 1000)).max(0) as u64;
-        cost.scratch += kbps(r) * ms / 8;
+        cost.scratch = cost.scratch.saturating_add(kbps(r).saturating_mul(ms) / 8);
     }
     cost
 }
 
 pub(crate) fn audio(task: &EncodeAudio, stream: &Stream, seconds: u64, size: u64) -> Cost {
     let (rate, channels) = match &stream.kind {
-        StreamKind::Audio(a) => (u64::from(a.sample_rate), u64::from(a.channels.max(1))),
+        // Bounded, so that the products below fit.
+        StreamKind::Audio(a) => {
+            (u64::from(a.sample_rate.min(1 << 20)), u64::from(a.channels.clamp(1, 64)))
+        }
         _ => (48_000, 2),
     };
     // Bytes a second of the result, and samples a millisecond that are coded.
@@ -115,13 +118,18 @@ pub(crate) fn audio(task: &EncodeAudio, stream: &Stream, seconds: u64, size: u64
         AudioCodec::Copy => (stream.bit_rate.unwrap_or(384_000) / 8, 1_000_000),
     };
     // The whole file is read to find the track's packets.
-    let estimate_ms = 50 + seconds * rate * channels / speed + size * 1000 / (3 * READ);
-    Cost { mcpu: 1000, ram: BASE_RAM + 32 * MIB, scratch: bytes * seconds, estimate_ms }
+    let estimate_ms = 50 + seconds * rate * channels / speed + size / (3 * READ);
+    Cost {
+        mcpu: 1000,
+        ram: BASE_RAM + 32 * MIB,
+        scratch: bytes.saturating_mul(seconds),
+        estimate_ms,
+    }
 }
 
 pub(crate) fn mux(rendition: Option<&VideoRendition>, seconds: u64, source: u64) -> Cost {
     let scratch = file_size(rendition, seconds, source);
-    Cost { mcpu: 1000, ram: BASE_RAM + 64 * MIB, scratch, estimate_ms: 50 + scratch * 1000 / COPY }
+    Cost { mcpu: 1000, ram: BASE_RAM + 64 * MIB, scratch, estimate_ms: 50 + scratch / COPY }
 }
 
 pub(crate) fn verify(
@@ -160,10 +168,11 @@ pub(crate) fn stills(task: &Stills, video: &Video) -> Cost {
 pub(crate) fn publish(tasks: &[Task], spec: &Publish, source: u64) -> Cost {
     let keys: Vec<_> = TaskSpec::Publish(spec.clone()).input_keys();
     let made = |task: &&Task| task.outputs.iter().any(|o| keys.contains(&o.key));
-    let artifacts: u64 = tasks.iter().filter(made).map(|t| t.cost.scratch).sum();
+    let sizes = tasks.iter().filter(made).map(|t| t.cost.scratch);
+    let artifacts = sizes.fold(0, u64::saturating_add);
     // A staged file is read back, but not copied again.
     let staged = spec.files.len() > keys.len();
-    let estimate_ms = 200 + artifacts * 1000 / COPY + if staged { source * 1000 / READ } else { 0 };
+    let estimate_ms = 200 + artifacts / COPY + if staged { source / READ } else { 0 };
     Cost { mcpu: 250, ram: 32 * MIB, scratch: artifacts, estimate_ms }
 }
 

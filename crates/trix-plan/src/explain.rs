@@ -84,20 +84,24 @@ impl Page {
         if let (Some(first), Some(film)) = (chunks.first(), film) {
             let longest = chunks.iter().map(|c| c.range.count).max().unwrap_or(0);
             let shortest = chunks.iter().map(|c| c.range.count).min().unwrap_or(0);
+            let lengths = match shortest == longest {
+                true => shortest.to_string(),
+                false => format!("{shortest} to {longest}"),
+            };
             let preroll: u32 = chunks.iter().map(|c| c.range.first - c.decode_from).sum();
             let keyint = first.renditions.iter().map(|r| r.settings.keyint).max().unwrap_or(0);
             self.line(
                 "picture",
                 &format!(
-                    "{} chunks of {shortest} to {longest} frames, segments of {keyint} frames, \
+                    "{} of {lengths} frames, segments of {keyint} frames, \
                      {preroll} frames of pre-roll in all",
-                    chunks.len()
+                    count(chunks.len(), "chunk")
                 ),
             );
             for r in &first.renditions {
                 let p = r.picture;
                 let mut text = format!(
-                    "{:<12}{} {}x{} {} bit, {}",
+                    "{:<16}{} {}x{} {} bit, {}",
                     r.name,
                     r.settings.variant,
                     p.width,
@@ -125,7 +129,7 @@ impl Page {
             let Some((source, audio)) = media.audios().find(|(s, _)| s.index == *stream) else {
                 continue;
             };
-            self.line(label, &format!("{:<12}{}", task.name, sound(source, audio, settings)));
+            self.line(label, &format!("{:<16}{}", task.name, sound(source, audio, settings)));
             label = "";
         }
         if label == "sound" {
@@ -138,9 +142,10 @@ impl Page {
         for task in &plan.tasks {
             let TaskSpec::Mux(Mux { container, video, audio, .. }) = &task.spec else { continue };
             let name = task.name.trim_start_matches("mux/");
+            let sounds = count(audio.len(), "sound track");
             let what = match video {
-                Some(_) => format!("picture and {} sound tracks", audio.len()),
-                None => format!("{} sound tracks", audio.len()),
+                Some(_) => format!("picture and {sounds}"),
+                None => sounds,
             };
             let role = profile.files.iter().find(|f| f.name == name).map(|f| f.role);
             let role = match role {
@@ -209,9 +214,9 @@ impl Page {
         self.line(
             "estimate",
             &format!(
-                "{} tasks, about {} on one core, at least {} on many; {} MiB written; \
+                "{}, about {} on one core, at least {} on many; {} MiB written; \
                  largest task {} MiB of memory",
-                plan.tasks.len(),
+                count(plan.tasks.len(), "task"),
                 clock((sum.core_ms / 1000) as i64),
                 clock((sum.critical_ms / 1000) as i64),
                 sum.bytes >> 20,
@@ -260,6 +265,10 @@ fn sound(stream: &Stream, audio: &Audio, to: &AudioSettings) -> String {
         let _ = write!(out, ", {rate} Hz");
     }
     out
+}
+
+fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
 /// Three digits behind the point, without a float.

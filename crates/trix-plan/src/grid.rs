@@ -48,12 +48,12 @@ impl Grid {
         let mut chunks = Vec::new();
         let mut start = 0;
         while start < segments {
-            let left = segments - start;
             // Short tail: what remains is one chunk unless both parts get half a length at least.
-            let next = if u64::from(left) * 2 < u64::from(length) * 3 {
+            let left = frames - start * segment;
+            let next = if u64::from(left) * 2 < u64::from(length) * u64::from(segment) * 3 {
                 segments
             } else {
-                border(index, segment, start, length, segments)
+                border(index, segment, start, length)
             };
             chunks.push(chunk(index, segment, start, next));
             start = next;
@@ -73,11 +73,12 @@ fn chunk_segments(frames: u32, segment: u32, rate: Rational) -> u32 {
 
 /// Of the segment borders within a quarter of a length the one with the shortest pre-roll; of
 /// equal ones the nearest to the wanted length, then the earlier.
-fn border(index: &PlanningIndex, segment: u32, start: u32, length: u32, segments: u32) -> u32 {
+fn border(index: &PlanningIndex, segment: u32, start: u32, length: u32) -> u32 {
     let wanted = start + length;
     let quarter = length / 4;
-    let last = (wanted + quarter).min(segments - length.div_ceil(2));
-    (wanted - quarter..=last.max(wanted - quarter))
+    // What remains keeps half a length, which is why the wanted border always can be had.
+    let last = (index.frames() - length * segment / 2) / segment;
+    (wanted - quarter..=last.min(wanted + quarter))
         .min_by_key(|b| (index.preroll(b * segment), b.abs_diff(wanted), *b))
         .unwrap_or(wanted)
 }

@@ -135,7 +135,7 @@ pub fn copied_video(
     let parameters = json!({ "time_base": task.time_base });
     let inputs = json!({
         "parameters": index.parameters,
-        "packets": packets(index, [0..index.frames()]),
+        "packets": packets(index, std::iter::once(0..index.frames())),
         "times": times_digest(
             index.pts.iter().chain([&index.end]).map(|t| t.wrapping_sub(task.zero_pts))
         ),

@@ -1025,7 +1025,6 @@ macro_rules! x265_table {
             p("sao-non-deblock", SWITCH),
             p("limit-sao", SWITCH),
             p("selective-sao", int(0, 4)),
-            p("lowpass-dct", SWITCH),
             p("scaling-list", Kind::Choice(&["off", "default"])),
             p("nr-intra", int(0, 2000)),
             p("nr-inter", int(0, 2000)),
@@ -1220,6 +1219,10 @@ const X265_OWNED: &[Owned] = &[
         reason: "x265 reads it by the scene cut mode set before it; scenecut-aware-qp has defaults",
     },
     Owned { names: &["uhd-bd"], reason: GRID },
+    Owned {
+        names: &["lowpass-dct"],
+        reason: "x265 switches it once for the whole process, by the first encoder opened",
+    },
     Owned {
         names: &["dolby-vision-profile"],
         reason: "it needs a Dolby Vision RPU, which no source brings yet",

@@ -283,6 +283,16 @@ pub(crate) fn film<'a>(
             problem: "an index of a stream without a picture",
         });
     };
+    // What a slot says is not trusted: beyond these bounds, which no demuxer of ours exceeds, sums
+    // would overflow.
+    let (width, height) = (video.width, video.height);
+    if width.max(height) > 65_536 {
+        return Err(PlanError::Size { object, width, height });
+    }
+    let parts = [Some(index.time_base), video.sample_aspect].into_iter().flatten();
+    if parts.into_iter().any(|r| r.num().max(r.den()) > u32::MAX.into()) {
+        return Err(PlanError::Intake { object, problem: "a fraction beyond 32 bits" });
+    }
     let Some(zero) = index.pts.first().copied() else {
         return Err(PlanError::NoFrames { object, stream: number });
     };
@@ -614,7 +624,8 @@ impl<'p> Planner<'p> {
             Some(film) => rescale(film.duration, film.time_base, MICROSECOND, Rounding::Up),
             None => self.intake.media.duration_us.unwrap_or(0),
         };
-        (us.max(0) as u64).div_ceil(1_000_000).max(1)
+        // A year, because it is only for estimates and must not overflow them.
+        (us.max(0) as u64).div_ceil(1_000_000).clamp(1, 31_536_000)
     }
 
     fn mux(

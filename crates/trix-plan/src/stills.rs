@@ -43,13 +43,12 @@ pub(crate) fn stills(
         let at = frames.pts.partition_point(|pts| *pts < film.zero.saturating_add(start));
         let Some(exact) = u32::try_from(at).ok().filter(|f| *f < frames.frames()) else { break };
         let near = frames.access_for(exact);
-        let half = every as u32 * 500;
         let behind = time(frames, film, exact).saturating_sub(time(frames, film, near));
-        let frame = if behind <= u64::from(half) { near } else { exact };
+        let frame = if behind <= every.saturating_mul(500) { near } else { exact };
         // Two spans may fall on one frame where frames are seconds apart.
         if chosen.last().is_none_or(|last| *last < frame) {
             chosen.push(frame);
-            spans_ms.push(n * every * 1000);
+            spans_ms.push((n * every).saturating_mul(1000));
         }
     }
     spans_ms.push(milliseconds(film.duration, film.time_base));
