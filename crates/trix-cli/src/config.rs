@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use trix_model::ShareName;
+use trix_storage::share::ShareRole;
 
 /// The shipped file with every setting, its default and its reason.
 pub const DEFAULT_FILE: &str = include_str!("../trix.toml");
@@ -100,20 +101,6 @@ pub struct Share {
     pub role: ShareRole,
     /// Where it is on this machine.
     pub root: PathBuf,
-}
-
-/// Role of a share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ShareRole {
-    /// Only ever read.
-    Source,
-    /// Publications.
-    Output,
-    /// Previews.
-    Preview,
-    /// Artifacts.
-    Cache,
 }
 
 impl Config {

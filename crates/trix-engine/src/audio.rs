@@ -1,14 +1,17 @@
 //! One sound programme, whole: decode → conform → resample → encode.
 
-use trix_av::{AudioDecoder, AudioFrame, Decoded, Input, Resampler};
-use trix_encode::{AudioParameters, open_audio};
+use trix_av::{
+    AudioCodecKind, AudioEncoder, AudioEncoderSettings, AudioFrame, AudioReader, EncodedPacket,
+    Input, Resampler,
+};
+use trix_model::media::StreamKind;
 use trix_model::time::{Rounding, mul_div};
-use trix_model::{Failure, Rational};
-use trix_plan::encoder::AudioCodec;
+use trix_model::{Failure, MediaDescription, Rational};
+use trix_plan::encoder::{AudioCodec, AudioSettings};
 use trix_plan::task::{EncodeAudio, Output, TaskResult};
 
 use crate::copy;
-use crate::io::{Control, TaskIo, read_index};
+use crate::io::{Control, TaskIo, read_index, time_base};
 use crate::packetfile::{PacketHeader, PacketWriter};
 use crate::run::{made, only};
 
@@ -28,33 +31,24 @@ pub fn run(
     }
     let output = only(wanted, "audio")?;
     let index = read_index(io, &task.index)?;
-    let packets = index.stream(task.stream).map_or(0, |s| s.packets.len()) as u64;
-
-    let mut input = Input::open(io.source(&task.source)?)?;
-    let mut decoder = AudioDecoder::open(&input, task.stream)?;
+    let input = Input::open(io.source(&task.source)?)?;
+    let base = time_base(&input, task.stream)?;
+    let depth = depth(&input.description(), task.stream);
+    let total = index
+        .stream(task.stream)
+        .and_then(|s| s.packets.iter().rev().find_map(|p| p.pts))
+        .map_or(0, |last| samples_from_zero(last, base, task.zero_pts, task.time_base, 1000));
+    let mut reader = AudioReader::open(input, task.stream)?;
     let mut lane: Option<Lane> = None;
-    let mut done = 0;
-    loop {
-        let packet = input.read_packet_of(task.stream)?;
-        decoder.send(packet.as_ref())?;
-        done += u64::from(packet.is_some());
-        loop {
-            match decoder.receive()? {
-                Decoded::Frame(frame) => {
-                    let lane = match &mut lane {
-                        Some(lane) => lane,
-                        // What the stream really holds is known from its first frame on.
-                        None => lane.insert(Lane::open(task, output, &input, &frame, io)?),
-                    };
-                    lane.take(task, &input, frame)?;
-                }
-                Decoded::NeedInput | Decoded::End => break,
-            }
-        }
-        control.at("sound", done, packets, 0)?;
-        if packet.is_none() {
-            break;
-        }
+    while let Some(frame) = reader.next()? {
+        let lane = match &mut lane {
+            Some(lane) => lane,
+            // What the stream really holds is known from its first frame on.
+            None => lane.insert(Lane::open(task, output, base, depth, &frame, io)?),
+        };
+        lane.take(task, frame)?;
+        let ms = lane.position.unwrap_or(0).max(0) * 1000 / i64::from(lane.rate);
+        control.at("sound", ms.min(total.max(ms)) as u64, total.max(0) as u64, 0)?;
     }
     let lane = lane.ok_or_else(|| {
         Failure::source(
@@ -66,14 +60,27 @@ pub fn run(
     Ok(TaskResult { outputs: vec![made(output, written)], detail: None })
 }
 
+/// Bits a sample of the source's sound, where that is known (PCM and lossless codecs).
+fn depth(media: &MediaDescription, stream: u32) -> Option<u8> {
+    match media.streams.iter().find(|s| s.index == stream).map(|s| &s.kind) {
+        Some(StreamKind::Audio(audio)) => audio.depth,
+        _ => None,
+    }
+}
+
 /// Conform → resample → encode → packet file.
 struct Lane {
+    /// Seconds per tick of the stream.
+    base: Rational,
     /// Source samples a second.
     rate: u32,
     /// Source samples since the timeline's zero that were passed on or skipped.
     position: Option<i64>,
+    /// Encoded samples by which sound begins after the picture.
+    late: i64,
     resampler: Resampler,
-    encoder: trix_encode::AudioEncoder,
+    encoder: AudioEncoder,
+    encoded_rate: u32,
     writer: PacketWriter,
 }
 
@@ -81,37 +88,36 @@ impl Lane {
     fn open(
         task: &EncodeAudio,
         output: &Output,
-        input: &Input,
+        base: Rational,
+        depth: Option<u8>,
         first: &AudioFrame,
         io: &dyn TaskIo,
     ) -> Result<Lane, Failure> {
-        let encoder = open_audio(&AudioParameters {
-            settings: &task.settings,
-            source_rate: first.rate(),
-            source_layout: &first.layout(),
-            source_depth: input.audio_depth(task.stream),
-        })?;
+        let settings = settings(&task.settings, first, depth)?;
+        let encoder = AudioEncoder::open(&settings)?;
         let resampler =
-            Resampler::new(first, encoder.format(), encoder.sample_rate(), encoder.layout())?;
-        let time_base = Rational::new(1, i64::from(encoder.sample_rate()))
+            Resampler::new(encoder.input_format(), settings.rate, Some(&settings.layout))?;
+        let time_base = Rational::new(1, i64::from(settings.rate))
             .ok_or_else(|| Failure::bug("an audio encoder has a sample rate of zero"))?;
-        let header =
-            PacketHeader { version: 1, parameters: encoder.parameters().clone(), time_base };
+        let header = PacketHeader { version: 1, parameters: encoder.parameters(), time_base };
         Ok(Lane {
+            base,
             rate: first.rate(),
             position: None,
+            late: 0,
             resampler,
             encoder,
-            writer: PacketWriter::create(io.create(&output.name)?, &header)?,
+            encoded_rate: settings.rate,
+            writer: PacketWriter::create(io.create(output)?, &header)?,
         })
     }
 
     /// Passes a decoded frame on: what lies before the timeline's zero is cut
     /// off to the sample, gaps become silence, overlaps are dropped.
-    fn take(&mut self, task: &EncodeAudio, input: &Input, frame: AudioFrame) -> Result<(), Failure> {
+    fn take(&mut self, task: &EncodeAudio, frame: AudioFrame) -> Result<(), Failure> {
         let samples = frame.samples() as i64;
         let stated = frame.pts().map(|pts| {
-            samples_from_zero(pts, input.time_base(task.stream), task.zero_pts, task.time_base, self.rate)
+            samples_from_zero(pts, self.base, task.zero_pts, task.time_base, self.rate)
         });
         let mut at = match (stated, self.position) {
             (Some(stated), Some(expected)) => {
@@ -147,15 +153,16 @@ impl Lane {
 
     /// Sound begins late: its first sample gets that time, and the muxer an edit.
     fn start(&mut self, at: i64) {
-        let out = mul_div(at, i64::from(self.encoder.sample_rate()), i64::from(self.rate), Rounding::Nearest);
-        self.encoder.start_at(out);
+        self.late =
+            mul_div(at, i64::from(self.encoded_rate), i64::from(self.rate), Rounding::Nearest);
     }
 
     fn silence(&mut self, like: &AudioFrame, mut samples: i64) -> Result<(), Failure> {
         // In pieces, so that a false timestamp hours ahead takes no memory.
         while samples > 0 {
             let piece = samples.min(i64::from(self.rate));
-            let quiet = AudioFrame::silence_like(like, piece as usize)?;
+            let quiet =
+                AudioFrame::alloc(like.format(), like.rate(), &like.layout(), piece as usize)?;
             self.encode(&quiet)?;
             samples -= piece;
         }
@@ -163,27 +170,70 @@ impl Lane {
     }
 
     fn encode(&mut self, frame: &AudioFrame) -> Result<(), Failure> {
-        if let Some(out) = self.resampler.convert(frame)? {
-            self.encoder.send(&out)?;
+        if let Some(out) = self.resampler.push(frame)? {
+            let packets = self.encoder.send(&out)?;
+            self.write(packets)?;
         }
-        self.drain()
+        Ok(())
     }
 
-    fn drain(&mut self) -> Result<(), Failure> {
-        while let trix_encode::Received::Packet(packet) = self.encoder.receive()? {
-            self.writer.write(&packet)?;
+    fn write(&mut self, packets: Vec<EncodedPacket>) -> Result<(), Failure> {
+        for p in packets {
+            let (pts, dts) = (p.pts + self.late, p.dts + self.late);
+            self.writer.write(&EncodedPacket { pts, dts, ..p })?;
         }
         Ok(())
     }
 
     fn finish(mut self) -> Result<crate::packetfile::Written, Failure> {
-        while let Some(rest) = self.resampler.flush()? {
-            self.encoder.send(&rest)?;
+        if let Some(rest) = self.resampler.finish()? {
+            let packets = self.encoder.send(&rest)?;
+            self.write(packets)?;
         }
-        self.encoder.flush()?;
-        self.drain()?;
+        let packets = self.encoder.finish()?;
+        self.write(packets)?;
         Ok(self.writer.finish()?)
     }
+}
+
+/// The plan's settings with what it leaves to the source filled in.
+fn settings(
+    asked: &AudioSettings,
+    first: &AudioFrame,
+    depth: Option<u8>,
+) -> Result<AudioEncoderSettings, Failure> {
+    let channels = asked.channels.unwrap_or(first.channels());
+    let layout = if channels == first.channels() {
+        first.layout()
+    } else {
+        match channels {
+            1 => "mono".to_owned(),
+            2 => "stereo".to_owned(),
+            6 => "5.1".to_owned(),
+            8 => "7.1".to_owned(),
+            n => format!("{n}C"),
+        }
+    };
+    // Lossy sources decode to float; 24 bit keeps more than the ear hears.
+    let depth = depth.filter(|d| *d > 0).unwrap_or(24);
+    let codec = match asked.codec {
+        AudioCodec::Aac => AudioCodecKind::Aac,
+        AudioCodec::Flac => AudioCodecKind::Flac,
+        AudioCodec::Pcm if depth <= 16 => AudioCodecKind::PcmS16le,
+        AudioCodec::Pcm if depth <= 24 => AudioCodecKind::PcmS24le,
+        AudioCodec::Pcm => AudioCodecKind::PcmS32le,
+        AudioCodec::Copy => return Err(Failure::bug("a copied sound track has no encoder")),
+    };
+    // The field's usual rates: 64 kbit/s a channel for AAC-LC, which is transparent for stereo.
+    let bit_rate = matches!(codec, AudioCodecKind::Aac)
+        .then(|| asked.bit_rate.unwrap_or(64_000 * u32::from(channels.max(1))));
+    let rate = match (asked.sample_rate, codec) {
+        (Some(rate), _) => rate,
+        // AAC knows rates up to 96 kHz, and players of ladders only up to 48.
+        (None, AudioCodecKind::Aac) => first.rate().clamp(8_000, 48_000),
+        (None, _) => first.rate(),
+    };
+    Ok(AudioEncoderSettings { codec, rate, layout, bit_rate, source_depth: Some(depth) })
 }
 
 /// Samples from the timeline's zero to a timestamp, rounded once.

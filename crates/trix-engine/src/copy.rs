@@ -6,7 +6,7 @@ use trix_model::time::{Rounding, rescale};
 use trix_model::{Failure, Rational};
 use trix_plan::task::{CopyVideo, EncodeAudio, Output, TaskResult};
 
-use crate::io::{Control, TaskIo, read_index};
+use crate::io::{Control, TaskIo, read_index, time_base};
 use crate::packetfile::{PacketHeader, PacketWriter};
 use crate::run::{made, only};
 
@@ -23,11 +23,9 @@ pub fn video(
     let total = index.stream(task.stream).map_or(0, |s| s.packets.len()) as u64;
     let written = packets(source, task.stream, io, output, control, total, |p, _base| {
         Some(EncodedPacket {
-            pts: p.pts? - task.zero_pts,
-            dts: p.dts.or(p.pts)? - task.zero_pts,
-            duration: p.duration,
-            key: p.key,
-            data: p.data.to_vec(),
+            pts: p.pts()? - task.zero_pts,
+            dts: p.dts().or(p.pts())? - task.zero_pts,
+            ..p.to_encoded()
         })
     })?;
     Ok(TaskResult { outputs: vec![made(output, written)], detail: None })
@@ -46,11 +44,11 @@ pub fn audio(
     let total = index.stream(task.stream).map_or(0, |s| s.packets.len()) as u64;
     let written = packets(source, task.stream, io, output, control, total, |p, base| {
         let zero = rescale(task.zero_pts, task.time_base, base, Rounding::Nearest);
-        let pts = p.pts? - zero;
-        if p.flags & PACKET_DISCARD != 0 || pts + p.duration <= 0 {
+        let pts = p.pts()? - zero;
+        if p.flags() & PACKET_DISCARD != 0 || pts + p.duration() <= 0 {
             return None;
         }
-        Some(EncodedPacket { pts, dts: pts, duration: p.duration, key: true, data: p.data.to_vec() })
+        Some(EncodedPacket { pts, dts: pts, ..p.to_encoded() })
     })?;
     Ok(TaskResult { outputs: vec![made(output, written)], detail: None })
 }
@@ -65,12 +63,15 @@ fn packets(
     mut convert: impl FnMut(&trix_av::Packet, Rational) -> Option<EncodedPacket>,
 ) -> Result<crate::packetfile::Written, Failure> {
     let mut input = Input::open(source)?;
-    let base = input.time_base(stream);
+    let base = time_base(&input, stream)?;
     let header =
         PacketHeader { version: 1, parameters: copy_parameters(&input, stream)?, time_base: base };
-    let mut writer = PacketWriter::create(io.create(&output.name)?, &header)?;
+    let mut writer = PacketWriter::create(io.create(output)?, &header)?;
     let mut done = 0;
-    while let Some(packet) = input.read_packet_of(stream)? {
+    while let Some(packet) = input.read_packet()? {
+        if packet.stream() != stream {
+            continue;
+        }
         if let Some(packet) = convert(&packet, base) {
             writer.write(&packet)?;
         }

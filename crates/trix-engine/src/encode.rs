@@ -1,9 +1,12 @@
 //! One decode of a chunk feeds all its missing renditions.
 
-use trix_av::{EncodedPacket, FrameReader, Input, Scaler, VideoFrame};
-use trix_encode::{Received, VideoEncoder, VideoParameters};
-use trix_model::time::{Rounding, rescale};
-use trix_model::{Failure, PacketIndex, Rational};
+use trix_av::{
+    CodecKind, CodecParameters, EncodedPacket, FrameReader, Input, Scaler, Target, VideoFrame,
+    VideoParameters, pixel_format_name,
+};
+use trix_encode::{CpuLevel, Headers, Received, VideoConfig, VideoEncoder};
+use trix_model::index::StreamIndex;
+use trix_model::{Failure, Rational};
 use trix_plan::task::{EncodeChunk, Output, TaskResult, VideoRendition};
 
 use crate::io::{Control, TaskIo};
@@ -37,13 +40,14 @@ pub fn run(
     let renditions: Vec<(&VideoRendition, &Output)> =
         task.renditions.iter().filter_map(|r| Some((r, find(wanted, &r.name)?))).collect();
     let index = crate::io::read_index(io, &task.index)?;
+    let stream = crate::io::stream_index(&index, task.stream)?;
     let run_over = renditions.iter().map(|(r, _)| r.run_over).max().unwrap_or(0);
-    let timeline = timeline(task, &index, run_over)?;
+    let timeline = timeline(task, stream, run_over)?;
     let count = task.range.count as usize;
 
     let input = Input::open(io.source(&task.source)?)?;
     let mut reader =
-        FrameReader::open(input, &index, task.stream, task.decode_from, task.range.first, 1)?;
+        FrameReader::open_from(input, stream, task.decode_from, task.range.first, 1)?;
     let mut lanes = Vec::with_capacity(renditions.len());
     for (rendition, output) in renditions {
         lanes.push(Lane::open(task, rendition, output, timeline.time_base, io)?);
@@ -51,13 +55,12 @@ pub fn run(
 
     let total = task.range.count as u64;
     for (n, &(pts, duration)) in timeline.times.iter().enumerate() {
-        let Some(frame) = reader.next_frame()? else {
+        let Some((_, frame)) = reader.next()? else {
             return Err(missing(task, n));
         };
-        check_time(task, &index, n, &frame)?;
         for lane in &mut lanes {
             if n < count + lane.rendition.run_over as usize {
-                lane.feed(&frame, task.rotation, pts, duration)?;
+                lane.feed(&frame, pts, duration)?;
                 lane.drain(&timeline, count)?;
             }
         }
@@ -76,8 +79,8 @@ pub fn run(
 
 /// Times of the chunk's frames for the encoder. At a constant rate a frame's
 /// time is its number; otherwise the source's ticks are kept.
-fn timeline(task: &EncodeChunk, index: &PacketIndex, run_over: u32) -> Result<Timeline, Failure> {
-    let frames = crate::io::frame_table(index, task.stream)?;
+fn timeline(task: &EncodeChunk, stream: &StreamIndex, run_over: u32) -> Result<Timeline, Failure> {
+    let frames = crate::io::frame_table(stream)?;
     let first = task.range.first as usize;
     let end = frames.pts.len().min(first + (task.range.count + run_over) as usize);
     if end < first + task.range.count as usize {
@@ -116,27 +119,6 @@ fn missing(task: &EncodeChunk, n: usize) -> Failure {
     )
 }
 
-/// The decoder must give the very frames that the index promises.
-fn check_time(
-    task: &EncodeChunk,
-    index: &PacketIndex,
-    n: usize,
-    frame: &VideoFrame,
-) -> Result<(), Failure> {
-    let at = task.range.first as usize + n;
-    let promised = crate::io::frame_table(index, task.stream)?.pts[at];
-    if frame.pts() == Some(promised) {
-        return Ok(());
-    }
-    Err(Failure::source(
-        "frame_time",
-        format!(
-            "frame {at} has the time {} where the index promises {promised}",
-            frame.pts().map_or("none".to_owned(), |p| p.to_string())
-        ),
-    ))
-}
-
 impl<'a> Lane<'a> {
     fn open(
         task: &EncodeChunk,
@@ -145,36 +127,39 @@ impl<'a> Lane<'a> {
         time_base: Rational,
         io: &dyn TaskIo,
     ) -> Result<Lane<'a>, Failure> {
-        let encoder = trix_encode::open(&VideoParameters {
-            settings: &rendition.settings,
+        let encoder = VideoConfig {
+            settings: rendition.settings.clone(),
             picture: rendition.picture,
-            frame_rate: task.frame_rate,
             time_base,
+            frame_rate: task.frame_rate,
             constant_rate: task.constant_rate,
             sample_aspect: rendition.sample_aspect,
             color: rendition.color,
             hdr: rendition.hdr,
-        })?;
-        let header =
-            PacketHeader { version: 1, parameters: encoder.parameters().clone(), time_base };
+            cpu: CpuLevel::best(),
+            headers: Headers::Global,
+            info_message: true,
+        }
+        .open()?;
+        let parameters = parameters(task, rendition, encoder.extradata());
+        let header = PacketHeader { version: 1, parameters, time_base };
         Ok(Lane {
             rendition,
             output,
-            scaler: Scaler::new(rendition.picture, rendition.color),
+            scaler: Scaler::new(Target {
+                format: rendition.picture.format,
+                width: rendition.picture.width,
+                height: rendition.picture.height,
+                rotation: task.rotation,
+            }),
             encoder,
-            writer: PacketWriter::create(io.create(&output.name)?, &header)?,
+            writer: PacketWriter::create(io.create(output)?, &header)?,
             written: 0,
         })
     }
 
-    fn feed(
-        &mut self,
-        frame: &VideoFrame,
-        rotation: u16,
-        pts: i64,
-        duration: i64,
-    ) -> Result<(), Failure> {
-        let mut picture = self.scaler.scale(frame, rotation)?;
+    fn feed(&mut self, frame: &VideoFrame, pts: i64, duration: i64) -> Result<(), Failure> {
+        let mut picture = self.scaler.scale(frame)?;
         picture.set_pts(Some(pts));
         picture.set_duration(duration);
         Ok(self.encoder.send(&picture)?)
@@ -195,7 +180,14 @@ impl<'a> Lane<'a> {
                         self.rendition.name, packet.pts
                     ))
                 })?;
-            self.writer.write(&EncodedPacket { duration: timeline.times[at].1, ..packet })?;
+            self.writer.write(&EncodedPacket {
+                pts: packet.pts,
+                dts: packet.dts,
+                duration: timeline.times[at].1,
+                key: packet.key,
+                discard_padding: 0,
+                data: packet.payload,
+            })?;
             self.written += 1;
         }
         Ok(())
@@ -212,7 +204,23 @@ impl<'a> Lane<'a> {
     }
 }
 
-/// The output timeline's zero in another base; halves away from zero.
-pub(crate) fn zero_in(zero_pts: i64, from: Rational, to: Rational) -> i64 {
-    rescale(zero_pts, from, to, Rounding::Nearest)
+/// What the container must say of a rendition.
+fn parameters(task: &EncodeChunk, rendition: &VideoRendition, extradata: &[u8]) -> CodecParameters {
+    CodecParameters {
+        codec: rendition.settings.variant.codec().to_owned(),
+        extradata: extradata.to_vec(),
+        profile: None,
+        level: None,
+        bit_rate: None,
+        kind: CodecKind::Video(VideoParameters {
+            width: rendition.picture.width,
+            height: rendition.picture.height,
+            pixel_format: pixel_format_name(rendition.picture.format).to_owned(),
+            sample_aspect: rendition.sample_aspect,
+            color: rendition.color,
+            hdr: rendition.hdr,
+            frame_rate: Some(task.frame_rate),
+            reorder: 0,
+        }),
+    }
 }

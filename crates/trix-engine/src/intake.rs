@@ -28,7 +28,7 @@ pub fn run(
     let source = SourceFile::from_fd(OwnedFd::from(io.source(&task.source)?), &name)?;
     let mut tee = match &task.tee {
         Some(share) => {
-            let (file, location) = io.stage(share, "source")?;
+            let (file, location) = io.tee(share)?;
             Some((StageFile::from_file(file, location.to_string()), location))
         }
         None => None,
@@ -113,7 +113,7 @@ pub(crate) fn write(
     bytes: &[u8],
     io: &dyn TaskIo,
 ) -> Result<trix_plan::task::MadeOutput, Failure> {
-    let mut file = HashingWriter::new(io.create(&output.name)?);
+    let mut file = HashingWriter::new(io.create(output)?);
     let written = file.write_all(bytes).and_then(|()| file.finish());
     Ok(made(output, written.map_err(|e| crate::io::write_failure(&output.name, &e))?))
 }

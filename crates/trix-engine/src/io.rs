@@ -5,13 +5,12 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use trix_model::index::FrameTable;
+use trix_model::index::{FrameTable, StreamIndex};
 use trix_model::{
-    ErrorClass, ErrorOrigin, Failure, Key, PacketIndex, Progress, ShareName, SharePath,
+    ErrorClass, ErrorOrigin, Failure, Key, PacketIndex, Progress, Rational, ShareName, SharePath,
 };
-use trix_plan::task::SourceRef;
+use trix_plan::task::{Output, SourceRef};
 
 /// Opens what a task reads and creates what it writes.
 pub trait TaskIo: Sync {
@@ -24,29 +23,30 @@ pub trait TaskIo: Sync {
     /// An artifact of the cache.
     fn artifact(&self, key: &Key) -> Result<File, Failure>;
 
-    /// A new file for the output `name`, readable and writable, in the attempt's stage.
-    fn create(&self, name: &str) -> Result<File, Failure>;
+    /// A new file for an output, readable and writable, in the attempt's stage.
+    fn create(&self, output: &Output) -> Result<File, Failure>;
 
-    /// A new file in the attempt's stage on a destination share, and where it lies.
-    fn stage(&self, share: &ShareName, name: &str) -> Result<(File, SharePath), Failure>;
+    /// The new file of intake's tee, in the attempt's stage on the archive's share, and where it
+    /// lies.
+    fn tee(&self, share: &ShareName) -> Result<(File, SharePath), Failure>;
 }
 
 /// How an attempt reports and is stopped.
 pub struct Control<'a> {
-    progress: &'a (dyn Fn(Progress) + Sync),
-    stop: &'a AtomicBool,
+    progress: &'a dyn Fn(Progress),
+    stop: &'a dyn Fn() -> bool,
 }
 
 impl<'a> Control<'a> {
-    /// Reports to `progress` and stops when `stop` is set.
-    pub fn new(progress: &'a (dyn Fn(Progress) + Sync), stop: &'a AtomicBool) -> Control<'a> {
+    /// Reports to `progress` and stops when `stop` says so.
+    pub fn new(progress: &'a dyn Fn(Progress), stop: &'a dyn Fn() -> bool) -> Control<'a> {
         Control { progress, stop }
     }
 
     /// Reports how far the attempt is, and fails when it was told to stop. Called once per
     /// frame or buffer, so that a stop takes effect within one.
     pub fn at(&self, phase: &str, done: u64, total: u64, frames: u64) -> Result<(), Failure> {
-        if self.stop.load(Ordering::Relaxed) {
+        if (self.stop)() {
             return Err(stopped());
         }
         (self.progress)(Progress { phase: phase.to_owned(), done, total, frames });
@@ -71,12 +71,18 @@ pub(crate) fn read_index(io: &dyn TaskIo, key: &Key) -> Result<PacketIndex, Fail
     })
 }
 
-/// The presented frames of a stream.
-pub(crate) fn frame_table(index: &PacketIndex, stream: u32) -> Result<&FrameTable, Failure> {
+/// One stream's part of a packet index.
+pub(crate) fn stream_index(index: &PacketIndex, stream: u32) -> Result<&StreamIndex, Failure> {
     index
         .stream(stream)
-        .and_then(|s| s.frames.as_ref())
-        .ok_or_else(|| Failure::bug(format!("the packet index has no frames of stream {stream}")))
+        .ok_or_else(|| Failure::bug(format!("the packet index has no stream {stream}")))
+}
+
+/// The presented frames of a video stream.
+pub(crate) fn frame_table(stream: &StreamIndex) -> Result<&FrameTable, Failure> {
+    stream.frames.as_ref().ok_or_else(|| {
+        Failure::bug(format!("the packet index has no frames of stream {}", stream.stream))
+    })
 }
 
 /// A write to the attempt's stage failed: no room is a matter of resources,
@@ -88,4 +94,11 @@ pub(crate) fn write_failure(name: &str, error: &std::io::Error) -> Failure {
         return Failure::new(ErrorClass::Resource, ErrorOrigin::Share, "no_space", message);
     }
     Failure::share(message)
+}
+
+/// Seconds per tick of a stream that the container has.
+pub(crate) fn time_base(input: &trix_av::Input, stream: u32) -> Result<Rational, Failure> {
+    input
+        .time_base(stream)
+        .ok_or_else(|| Failure::bug(format!("the container has no stream {stream}")))
 }

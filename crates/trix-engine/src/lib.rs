@@ -32,4 +32,4 @@ mod verify;
 
 pub use io::{Control, TaskIo, stopped};
 pub use run::{engine_id, run_task};
-pub use verify::check_file;
+pub use verify::{Checked, CheckedAudio, CheckedVideo, check_file};

@@ -56,13 +56,12 @@ pub fn run(
         tracks.push(track);
     }
 
-    let file = io.create(&output.name)?;
-    let again = file.try_clone().map_err(|e| write_failure(&output.name, &e))?;
+    let file = io.create(output)?;
     let options = MuxOptions {
         fast_start: task.container != Container::Mkv,
         tags: task.tags.clone(),
     };
-    let mut muxer = Muxer::create(file, task.container.into(), &described, &options)?;
+    let mut muxer = Muxer::create(file, task.container, &described, &options)?;
     let bases: Vec<Rational> = described.iter().map(|t| t.time_base).collect();
     let chunks = task.video.as_ref().map_or(0, |v| v.chunks.len()) as u64;
     let mut frames = 0;
@@ -74,8 +73,7 @@ pub fn run(
         muxer.write(n, &packet)?;
         control.at("mux", chunks.saturating_sub(left), chunks.max(1), frames)?;
     }
-    muxer.finish()?;
-    let written = digest(again, &output.name)?;
+    let written = digest(muxer.finish()?, &output.name)?;
     Ok(TaskResult { outputs: vec![made(output, written)], detail: None })
 }
 

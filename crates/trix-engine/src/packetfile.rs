@@ -3,7 +3,7 @@
 //! ```text
 //! "TRIXPKT1"                      8 bytes
 //! header length, header (JSON)    u32 LE + bytes: codec parameters, time base
-//! record*                         tag 1, flags, pts, dts, duration, length, payload
+//! record*                         tag 1, flags, pts, dts, duration, cut, length, payload
 //! end                             tag 0, number of records (u64 LE)
 //! BLAKE3 of all of the above      32 bytes
 //! ```
@@ -83,13 +83,14 @@ impl PacketWriter {
 
     /// Appends one packet.
     pub fn write(&mut self, packet: &EncodedPacket) -> Result<(), PacketFileError> {
-        let mut head = [0u8; 30];
+        let mut head = [0u8; 34];
         head[0] = TAG_PACKET;
         head[1] = if packet.key { FLAG_KEY } else { 0 };
         head[2..10].copy_from_slice(&packet.pts.to_le_bytes());
         head[10..18].copy_from_slice(&packet.dts.to_le_bytes());
         head[18..26].copy_from_slice(&packet.duration.to_le_bytes());
-        head[26..30].copy_from_slice(&(packet.data.len() as u32).to_le_bytes());
+        head[26..30].copy_from_slice(&packet.discard_padding.to_le_bytes());
+        head[30..34].copy_from_slice(&(packet.data.len() as u32).to_le_bytes());
         self.put(&head)?;
         self.put(&packet.data)?;
         self.packets += 1;
@@ -163,6 +164,7 @@ impl PacketReader {
                     i64::from_le_bytes(head[at..at + 8].try_into().expect("eight bytes"))
                 };
                 let (pts, dts, duration) = (time(1), time(9), time(17));
+                let discard_padding = self.input.u32()?;
                 let length = self.input.u32()?;
                 if length > MAX_PACKET {
                     return Err(PacketFileError::Damaged(format!(
@@ -177,6 +179,7 @@ impl PacketReader {
                     dts,
                     duration,
                     key: head[0] & FLAG_KEY != 0,
+                    discard_padding,
                     data,
                 }))
             }

@@ -2,17 +2,16 @@
 
 use std::fmt::Write as _;
 
-use trix_av::{FrameReader, Input, Scaler, StillEncoder, VideoFrame};
-use trix_model::{ColorDescription, Failure, PixelFormat};
-use trix_plan::encoder::Picture;
+use trix_av::{FrameReader, Input, Scaler, Target, VideoFrame, encode_jpeg};
+use trix_model::{Failure, PixelFormat};
 use trix_plan::task::{Output, Stills, TaskResult};
 
 use crate::intake::write;
-use crate::io::{Control, TaskIo, frame_table, read_index};
+use crate::io::{Control, TaskIo, read_index, stream_index};
 use crate::run::find;
 
 /// JPEG's quantiser scale of libav: 2 is best, 31 worst; 4 shows no blocks at these sizes.
-const JPEG_QUALITY: u8 = 4;
+const JPEG_QUALITY: u32 = 4;
 /// Name under which the sprite is published; the map refers to it.
 const SPRITE_NAME: &str = "sprite.jpg";
 
@@ -23,14 +22,13 @@ pub fn run(
     control: &Control<'_>,
 ) -> Result<TaskResult, Failure> {
     let index = read_index(io, &task.index)?;
-    let table = frame_table(&index, task.stream)?;
+    let stream = stream_index(&index, task.stream)?;
     let total = task.frames.len() as u64 + 1;
 
     let at = |frame: u32| -> Result<VideoFrame, Failure> {
-        let from = table.access_for(frame).map_or(0, |a| a.frame);
         let input = Input::open(io.source(&task.source)?)?;
-        let mut reader = FrameReader::open(input, &index, task.stream, from, frame, 1)?;
-        reader.next_frame()?.ok_or_else(|| {
+        let mut reader = FrameReader::open(input, stream, frame, 1)?;
+        reader.next()?.map(|(_, frame)| frame).ok_or_else(|| {
             Failure::source("frames_missing", format!("the source has no frame {frame}"))
         })
     };
@@ -38,7 +36,7 @@ pub fn run(
     let mut outputs = Vec::new();
     if let Some(output) = find(wanted, "poster") {
         let picture = still(&at(task.poster_frame)?, task.poster_size, task.rotation)?;
-        outputs.push(write(output, &StillEncoder::jpeg(&picture, JPEG_QUALITY)?, io)?);
+        outputs.push(write(output, &encode_jpeg(&picture, JPEG_QUALITY)?, io)?);
         control.at("stills", 1, total, 0)?;
     }
     if let Some(output) = find(wanted, "sprite") {
@@ -53,8 +51,7 @@ pub fn run(
             paste(&thumb, &mut sprite, n % columns * w, n / columns * h)?;
             control.at("stills", u64::from(n) + 2, total, 0)?;
         }
-        sprite.set_color(jpeg_color());
-        outputs.push(write(output, &StillEncoder::jpeg(&sprite, JPEG_QUALITY)?, io)?);
+        outputs.push(write(output, &encode_jpeg(&sprite, JPEG_QUALITY)?, io)?);
     }
     if let Some(output) = find(wanted, "map") {
         outputs.push(write(output, map(task).as_bytes(), io)?);
@@ -62,19 +59,15 @@ pub fn run(
     Ok(TaskResult { outputs, detail: None })
 }
 
-/// JPEG files are full-range BT.601 by their specification (JFIF).
-fn jpeg_color() -> ColorDescription {
-    ColorDescription { matrix: Some(6), full_range: Some(true), ..ColorDescription::default() }
-}
-
 fn still(frame: &VideoFrame, size: (u32, u32), rotation: u16) -> Result<VideoFrame, Failure> {
-    let picture = Picture { width: size.0, height: size.1, format: PixelFormat::YUV420P8 };
-    Ok(Scaler::new(picture, jpeg_color()).scale(frame, rotation)?)
+    let target =
+        Target { format: PixelFormat::YUV420P8, width: size.0, height: size.1, rotation };
+    Ok(Scaler::new(target).scale(frame)?)
 }
 
 fn black(sprite: &mut VideoFrame) -> Result<(), Failure> {
     for i in 0..sprite.planes() {
-        let value = if i == 0 { 0 } else { 128 };
+        let value = if i == 0 { 16 } else { 128 };
         let mut plane = sprite.plane_mut(i)?;
         for y in 0..plane.height {
             plane.row_mut(y).fill(value);

@@ -3,14 +3,14 @@
 use std::fs::File;
 
 use sha2::{Digest as _, Sha256};
-use trix_av::{AudioDecoder, Decoded, Input, VideoDecoder};
+use trix_av::{AudioDecoder, Input, Received, VideoDecoder};
 use trix_model::media::StreamKind;
 use trix_model::time::{Rounding, rescale};
 use trix_model::{Digest, Failure, MediaDescription, Rational};
 use trix_plan::task::{ExpectVideo, Expectation, Output, TaskResult, Verify, VerifyReport};
 
 use crate::intake::write;
-use crate::io::{Control, TaskIo};
+use crate::io::{Control, TaskIo, time_base};
 use crate::run::only;
 
 pub fn run(
@@ -74,12 +74,12 @@ pub struct CheckedAudio {
 /// Decodes everything in a file; any damage is an error. `frames` is for progress only.
 pub fn check_file(file: File, frames: u64, control: &Control<'_>) -> Result<Checked, Failure> {
     let mut input = Input::open(file)?;
-    let media = input.description()?;
+    let media = input.description();
     let main = media.main_video().map(|(s, _)| s.index);
     let mut video = match main {
         Some(stream) => Some((
             VideoDecoder::open(&input, stream, 1)?,
-            CheckedVideo { stream, frames: 0, first: 0, end: 0, time_base: input.time_base(stream) },
+            CheckedVideo { stream, frames: 0, first: 0, end: 0, time_base: time_base(&input, stream)? },
         )),
         None => None,
     };
@@ -91,14 +91,14 @@ pub fn check_file(file: File, frames: u64, control: &Control<'_>) -> Result<Chec
 
     loop {
         let packet = input.read_packet()?;
-        let stream = packet.as_ref().map(|p| p.stream);
+        let stream = packet.as_ref().map(|p| p.stream());
         if let Some((decoder, checked)) = &mut video
             && stream.is_none_or(|s| s == checked.stream)
         {
             decoder.send(packet.as_ref())?;
             loop {
                 match decoder.receive()? {
-                    Decoded::Frame(frame) => {
+                    Received::Item(frame) => {
                         let pts = frame.pts().unwrap_or(checked.end);
                         if checked.frames == 0 {
                             checked.first = pts;
@@ -111,7 +111,7 @@ pub fn check_file(file: File, frames: u64, control: &Control<'_>) -> Result<Chec
                         checked.end = pts + frame.duration();
                         checked.frames += 1;
                     }
-                    Decoded::NeedInput | Decoded::End => break,
+                    Received::NeedInput | Received::End => break,
                 }
             }
             control.at("verify", u64::from(checked.frames), frames, 0)?;
@@ -121,8 +121,8 @@ pub fn check_file(file: File, frames: u64, control: &Control<'_>) -> Result<Chec
                 decoder.send(packet.as_ref())?;
                 loop {
                     match decoder.receive()? {
-                        Decoded::Frame(frame) => checked.samples += frame.samples() as u64,
-                        Decoded::NeedInput | Decoded::End => break,
+                        Received::Item(frame) => checked.samples += frame.samples() as u64,
+                        Received::NeedInput | Received::End => break,
                     }
                 }
             }

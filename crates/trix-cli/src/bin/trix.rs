@@ -39,6 +39,11 @@ enum Command {
         /// Whose link; the first administrator's when left out.
         name: Option<String>,
     },
+    /// Let a node in, and print the token for its state folder (file node-token).
+    Enrol {
+        /// The node's name.
+        node: String,
+    },
     /// Print the default configuration, which documents every setting.
     Config,
     /// Encode a file by a profile into a folder, or to one file.
@@ -114,6 +119,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Ingest(arguments) => service::ingest::ingest(&config, arguments).await,
             Command::Ready => service::client::ready(&config).await,
             Command::LoginLink { name } => service::up::login_link(&config, name.as_deref()).await,
+            Command::Enrol { node } => service::up::enrol(&config, &node).await,
             Command::Config
             | Command::Encode(_)
             | Command::Probe(_)

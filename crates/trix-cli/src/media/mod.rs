@@ -4,6 +4,7 @@ pub mod args;
 pub mod encode;
 pub mod plan;
 pub mod probe;
+pub mod progress;
 pub mod show;
 pub mod slot;
 pub mod verify;

@@ -1,0 +1,219 @@
+//! `trix encode`: a whole plan in this process, with a progress bar.
+
+use std::fs::File;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, bail};
+use trix_engine::local::{Run, Summary};
+use trix_plan::encoder::VideoVariant;
+use trix_plan::profile::{Profile, SingleFile};
+use trix_plan::task::{Container, ResultFile};
+use trix_storage::cache::{Cache, PruneRule};
+
+use super::args::{self, What};
+use super::progress::Reporter;
+use super::show;
+use crate::config::xdg;
+
+/// Size of the cache of local runs; least recently used artifacts go first.
+const CACHE_LIMIT: u64 = 20 << 30;
+
+/// Runs the command.
+pub fn run(arguments: &args::Encode) -> anyhow::Result<()> {
+    let profile = profile(&arguments.what, arguments.output.as_deref())?;
+    let cache = open_cache(arguments.cache.as_deref())?;
+    let stop = stop_on_signal()?;
+    let place = Place::of(arguments)?;
+    place.check(arguments.force)?;
+    let reporter = Reporter::new(arguments.progress);
+    let title = title(&arguments.what.source);
+    let run = Run {
+        source: &arguments.what.source,
+        profile: &profile,
+        title: &title,
+        cache: &cache,
+        slots: slots(arguments.slots),
+        events: &|event| reporter.event(event),
+        stop: &stop,
+    };
+    let result = run.run().map_err(anyhow::Error::new).and_then(|summary| {
+        let files = place.deliver(&run, &summary, arguments.force)?;
+        Ok((summary, files))
+    });
+    reporter.finish();
+    let (summary, files) = result.with_context(|| arguments.what.source.display().to_string())?;
+    cache.prune(&PruneRule { limit: CACHE_LIMIT / 10 * 8, ..PruneRule::default() })?;
+    reporter.summary(&summary, &files)?;
+    Ok(())
+}
+
+/// Attempts at once: as asked, else one per core that this process may use.
+pub fn slots(asked: Option<u32>) -> usize {
+    match asked {
+        Some(n) => n as usize,
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+    }
+}
+
+/// The cache at `--cache`, else at `$XDG_CACHE_HOME/trix`.
+pub fn open_cache(folder: Option<&Path>) -> anyhow::Result<Cache> {
+    let folder = folder.map_or_else(|| xdg("XDG_CACHE_HOME", ".cache").join("trix"), PathBuf::from);
+    Cache::open(&folder, u64::MAX)
+        .map_err(anyhow::Error::new)
+        .with_context(|| format!("opening the cache {}", folder.display()))
+}
+
+/// What the source is called: its file name without the ending.
+pub fn title(source: &Path) -> String {
+    source.file_stem().map_or_else(|| "untitled".into(), |s| s.to_string_lossy().into_owned())
+}
+
+/// Set by Ctrl-C and SIGTERM; a second signal ends the process at once.
+pub fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // The order matters: the first signal finds the flag unset and sets it.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+            .context("listening for signals")?;
+    }
+    Ok(stop)
+}
+
+/// The profile that the arguments name or describe.
+pub fn profile(what: &What, output: Option<&Path>) -> anyhow::Result<Profile> {
+    if let Some(name) = &what.profile {
+        let text = match Profile::shipped_text(name) {
+            Some(text) => text.to_owned(),
+            None if Path::new(name).is_file() => std::fs::read_to_string(name)
+                .with_context(|| format!("reading the profile {name}"))?,
+            None => {
+                let shipped: Vec<_> = Profile::shipped().iter().map(|(n, _)| *n).collect();
+                bail!("{name:?} is neither a file nor a shipped profile ({})", shipped.join(", "));
+            }
+        };
+        return Profile::parse(&text).with_context(|| format!("the profile {name}"));
+    }
+    let container = match output {
+        Some(path) => container_of(path)?,
+        None => Container::Mp4,
+    };
+    let encodes = what.video.parse::<VideoVariant>().is_ok_and(|v| v != VideoVariant::Ffv1);
+    let default_preset = if what.video.starts_with("rav1e") { "6" } else { "medium" };
+    Ok(Profile::single(&SingleFile {
+        video: what.video.clone(),
+        container: Some(container),
+        preset: what.preset.clone().or(encodes.then(|| default_preset.to_owned())),
+        tune: what.tune.clone(),
+        crf: what.crf.clone(),
+        qp: what.qp.map(i64::from),
+        params: what.params.clone(),
+        size: what.size.clone(),
+        audio: what.audio.clone(),
+        ..SingleFile::default()
+    })?)
+}
+
+/// The container by a file name's ending.
+pub fn container_of(path: &Path) -> anyhow::Result<Container> {
+    match path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase).as_deref() {
+        Some("mp4" | "m4v") => Ok(Container::Mp4),
+        Some("mov") => Ok(Container::Mov),
+        Some("mkv") => Ok(Container::Mkv),
+        _ => bail!("{}: the ending says the container; allowed: .mp4, .mov, .mkv", path.display()),
+    }
+}
+
+/// Where results go.
+enum Place<'a> {
+    File(&'a Path),
+    Folder(&'a Path),
+}
+
+impl<'a> Place<'a> {
+    fn of(arguments: &'a args::Encode) -> anyhow::Result<Place<'a>> {
+        match (&arguments.output, &arguments.out) {
+            (Some(file), _) => Ok(Place::File(file)),
+            (None, Some(folder)) => Ok(Place::Folder(folder)),
+            (None, None) => bail!("--out DIR or -o FILE says where results go"),
+        }
+    }
+
+    /// Fails before any work is done for a result that could not be delivered.
+    fn check(&self, force: bool) -> anyhow::Result<()> {
+        match self {
+            Place::File(path) if path.exists() && !force => {
+                bail!("{} exists; --force replaces it", path.display())
+            }
+            Place::File(path) => {
+                let folder = parent(path);
+                anyhow::ensure!(folder.is_dir(), "{} is no folder", folder.display());
+                Ok(())
+            }
+            Place::Folder(folder) => std::fs::create_dir_all(folder)
+                .with_context(|| format!("making the folder {}", folder.display())),
+        }
+    }
+
+    /// Copies verified files to their place; each appears whole or not at all.
+    fn deliver(
+        &self,
+        run: &Run<'_>,
+        summary: &Summary,
+        force: bool,
+    ) -> anyhow::Result<Vec<(PathBuf, u64)>> {
+        let mut files = Vec::new();
+        for result in &summary.plan.results {
+            let path = match self {
+                Place::File(path) => path.to_path_buf(),
+                Place::Folder(folder) => folder.join(result.name.as_str()),
+            };
+            let size = deliver_one(run, result, &path, force)
+                .with_context(|| format!("writing {}", path.display()))?;
+            files.push((path, size));
+        }
+        Ok(files)
+    }
+}
+
+fn deliver_one(run: &Run<'_>, result: &ResultFile, path: &Path, force: bool) -> anyhow::Result<u64> {
+    let folder = parent(path);
+    std::fs::create_dir_all(&folder)?;
+    let mut from = run.open_result(result)?;
+    // Beside its place, so that the last step is one rename; removed when anything fails.
+    let mut staged = tempfile::Builder::new().prefix(".trix-").suffix(".part").tempfile_in(&folder)?;
+    let size = std::io::copy(&mut from, staged.as_file_mut())?;
+    if run.stop.load(Ordering::Relaxed) {
+        bail!("stopped");
+    }
+    use std::os::unix::fs::PermissionsExt;
+    staged.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+    staged.as_file().sync_all()?;
+    if force {
+        staged.persist(path)?;
+    } else {
+        staged.persist_noclobber(path)?;
+    }
+    File::open(&folder)?.sync_all()?;
+    Ok(size)
+}
+
+fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Whether bars make sense on standard error.
+pub fn on_terminal() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+/// One line a file.
+pub fn file_line(path: &Path, size: u64) -> String {
+    format!("{}  {}", path.display(), show::size(size))
+}

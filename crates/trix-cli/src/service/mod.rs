@@ -1,0 +1,5 @@
+//! The roles, and what talks to them from the command line.
+
+pub mod client;
+pub mod ingest;
+pub mod up;
