@@ -53,6 +53,17 @@ pub struct Committed {
     pub was_there: bool,
 }
 
+/// An artifact in a listing: key, bytes, last use in nanoseconds since 1970.
+pub type Listed = (Key, u64, i64);
+
+/// What lies beneath `objects/`.
+#[derive(Default)]
+struct Scan {
+    artifacts: Vec<Listed>,
+    /// Paths and times of what is neither artifact nor record.
+    strays: Vec<(RelPath, i64)>,
+}
+
 /// What pruning may remove.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PruneRule {
@@ -60,7 +71,8 @@ pub struct PruneRule {
     pub limit: u64,
     /// Keys that an unfinished task needs.
     pub pinned: BTreeSet<Key>,
-    /// Objects used at or after this time (nanoseconds since 1970) stay; 0 spares none.
+    /// Objects used at or after this time (nanoseconds since 1970) stay; 0 spares none. What
+    /// committers that died left beside the objects before this time goes.
     pub keep_used_since_ns: i64,
 }
 
@@ -296,9 +308,13 @@ impl Cache {
     }
 
     /// Keys, sizes and last uses (nanoseconds since 1970) of all artifacts.
-    pub fn list(&self) -> Result<Vec<(Key, u64, i64)>> {
+    pub fn list(&self) -> Result<Vec<Listed>> {
+        Ok(self.scan()?.artifacts)
+    }
+
+    fn scan(&self) -> Result<Scan> {
         let objects: RelPath = OBJECTS.parse()?;
-        let mut found = Vec::new();
+        let mut scan = Scan::default();
         for (folder, stat) in self.dir.list_raw(&objects)? {
             let Some(folder) = String::from_utf8(folder).ok().filter(|f| f.len() == 2) else {
                 continue;
@@ -306,21 +322,32 @@ impl Cache {
             if stat.kind != EntryKind::Dir {
                 continue;
             }
-            for (name, stat) in self.dir.list_raw(&objects.join(&folder)?)? {
-                let key = std::str::from_utf8(&name).ok().and_then(|n| n.parse::<Key>().ok());
-                if let Some(key) = key
-                    && stat.kind == EntryKind::File
+            let folder = objects.join(&folder)?;
+            for (name, stat) in self.dir.list_raw(&folder)? {
+                let Ok(name) = String::from_utf8(name) else { continue };
+                if stat.kind != EntryKind::File {
+                    continue;
+                }
+                if let Ok(key) = name.parse::<Key>() {
+                    scan.artifacts.push((key, stat.size, stat.mtime_ns));
+                } else if name.strip_suffix(".b3").is_none_or(|k| k.parse::<Key>().is_err())
+                    && let Ok(path) = folder.join(&name)
                 {
-                    found.push((key, stat.size, stat.mtime_ns));
+                    scan.strays.push((path, stat.mtime_ns));
                 }
             }
         }
-        Ok(found)
+        Ok(scan)
     }
 
     /// Removes the least recently used artifacts until no more than `rule.limit` bytes are left.
     pub fn prune(&self, rule: &PruneRule) -> Result<Pruned> {
-        let mut all = self.list()?;
+        let Scan { artifacts: mut all, strays } = self.scan()?;
+        for (path, made) in strays {
+            if made < rule.keep_used_since_ns {
+                self.dir.unlink(&path)?;
+            }
+        }
         all.sort_by_key(|(key, _, used)| (*used, *key));
         let mut pruned = Pruned { removed: Vec::new(), kept: all.iter().map(|o| o.1).sum() };
         for (key, size, used) in all {

@@ -21,7 +21,7 @@ use crate::error::{Result, StorageError};
 use crate::fixity::{PublishDigests, PublishHasher, drain, publish_digests_of};
 use crate::names;
 use crate::share::WritableShare;
-use crate::stage::{Stage, StageName, refuse_own};
+use crate::stage::{Stage, StageName, is_staged, refuse_own};
 
 /// Name of the manifest beneath a version's folder.
 pub const MANIFEST: &str = "manifest.json";
@@ -335,6 +335,8 @@ impl<'a> Publisher<'a> {
                 reason: "the draft names another number of staged files than of files".to_owned(),
             });
         }
+        // Moving takes a name away, so nothing is moved that could be visible.
+        draft.staged.iter().try_for_each(|path| self.refuse_unstaged(path))?;
         dir.make_dirs(&folder)?;
         let mut folders = vec![folder.clone()];
         for (proof, staged) in publication.files.iter().zip(&draft.staged) {
@@ -384,10 +386,13 @@ impl<'a> Publisher<'a> {
                     copies += file.size();
                     2 * file.size()
                 }
-                ItemFrom::Staged(path) => match dir.stat(path)? {
-                    Some(stat) => stat.size,
-                    None => return Err(StorageError::StageLost { object: dir.object(path) }),
-                },
+                ItemFrom::Staged(path) => {
+                    self.refuse_unstaged(path)?;
+                    match dir.stat(path)? {
+                        Some(stat) => stat.size,
+                        None => return Err(StorageError::StageLost { object: dir.object(path) }),
+                    }
+                }
             };
             total += size;
         }
@@ -467,6 +472,16 @@ impl<'a> Publisher<'a> {
                 media: request.media,
             },
             staged,
+        })
+    }
+
+    fn refuse_unstaged(&self, path: &RelPath) -> Result<()> {
+        if is_staged(path) {
+            return Ok(());
+        }
+        Err(StorageError::Conflict {
+            object: self.share.dir().object(path),
+            reason: "it was given as a staged file and lies in no stage".to_owned(),
         })
     }
 
@@ -719,6 +734,24 @@ pub fn place_new(dir: &Dir, from: &RelPath, to: &RelPath) -> Result<()> {
     }
 }
 
+/// Writes a small file of our own, whole or not at all; [`StorageError::Conflict`] if the name
+/// is taken. What a crash leaves is a stage, for the janitor.
+pub(crate) fn write_new(dir: &Dir, to: &RelPath, bytes: &[u8]) -> Result<()> {
+    let stage = Stage::create(dir, &StageName::new(&format!("small-{}", Uuid::new_v4()))?)?;
+    let place = || {
+        let name: RelPath = "file".parse()?;
+        let mut file = stage.create_file(&name)?;
+        file.write_all(bytes)
+            .map_err(|e| StorageError::io("writing", file.object().to_owned(), e))?;
+        file.sync()?;
+        drop(file);
+        place_new(dir, &stage.path_of(&name)?, to)
+    };
+    let placed = place();
+    let removed = stage.remove();
+    placed.and(removed)
+}
+
 /// Puts a staged file in the place of `to`, replacing what is there. For single files that a
 /// person asked to have overwritten, on local file systems; publications never do this.
 pub fn place_replacing(dir: &Dir, from: &RelPath, to: &RelPath) -> Result<()> {
@@ -782,7 +815,7 @@ impl Capabilities {
 pub fn retract(share: &WritableShare, target: &RelPath, version: u32) -> Result<RelPath> {
     let dir = share.dir();
     let from = target.join(&format!("v{version}"))?;
-    let to = RelPath::from_str(".trix/retired")?.join(from.as_str())?;
+    let to = retired(target, version)?;
     match (dir.stat(&from)?, dir.stat(&to)?) {
         (None, Some(_)) => Ok(to),
         (None, None) => Err(StorageError::NotFound { object: dir.object(&from) }),
@@ -799,6 +832,18 @@ pub fn retract(share: &WritableShare, target: &RelPath, version: u32) -> Result<
             Ok(to)
         }
     }
+}
+
+/// Deletes a retracted version for good. Its empty folder stays, so that the version's number is
+/// never given again.
+pub fn purge_retired(share: &WritableShare, target: &RelPath, version: u32) -> Result<()> {
+    let dir = share.dir();
+    let folder = retired(target, version)?;
+    if dir.stat(&folder)?.is_none() {
+        return Err(StorageError::NotFound { object: dir.object(&folder) });
+    }
+    dir.remove_tree(&folder)?;
+    dir.make_dirs(&folder)
 }
 
 /// Re-reads a published version against its manifest: the manifest, or the first difference.
@@ -872,15 +917,8 @@ impl<'a> FolderFence<'a> {
                 }
             }
             let prepared = Prepared { draft: draft.clone(), version: highest + 1 };
-            let scratch = folder.join(&format!("new-{}", Uuid::new_v4()))?;
-            let mut file = dir.create(&scratch)?;
-            file.write_all(&to_json(&prepared, "the publication")?)
-                .map_err(|e| StorageError::io("writing", dir.object(&scratch), e))?;
-            file.sync()?;
-            drop(file);
             let record = folder.join(&format!("v{}.json", prepared.version))?;
-            let placed = place_new(dir, &scratch, &record);
-            dir.unlink(&scratch)?;
+            let placed = write_new(dir, &record, &to_json(&prepared, "the publication")?);
             match placed {
                 Ok(()) => {
                     dir.sync_dir(&folder)?;

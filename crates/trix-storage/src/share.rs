@@ -326,15 +326,7 @@ impl WritableShare {
         }
         let uuid = Uuid::new_v4();
         let dir = self.dir();
-        let scratch = format!("{MARKER}.{uuid}").parse::<RelPath>()?;
-        let mut file = dir.create(&scratch)?;
-        std::io::Write::write_all(&mut file, format!("{uuid}\n").as_bytes())
-            .map_err(|e| StorageError::io("writing", dir.object(&scratch), e))?;
-        file.sync()?;
-        drop(file);
-        let placed = crate::publish::place_new(dir, &scratch, &MARKER.parse()?);
-        dir.unlink(&scratch)?;
-        match placed {
+        match crate::publish::write_new(dir, &MARKER.parse()?, format!("{uuid}\n").as_bytes()) {
             Ok(()) => dir.sync_dir(&RelPath::root())?,
             Err(StorageError::Conflict { .. }) => {}
             Err(e) => return Err(e),
@@ -529,6 +521,9 @@ pub struct Root {
     pub root: PathBuf,
     /// What it is for.
     pub role: ShareRole,
+    /// Mount unit that the mount helper may mount again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount_unit: Option<String>,
 }
 
 /// All shares of a node.

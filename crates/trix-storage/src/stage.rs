@@ -199,6 +199,12 @@ fn measure(root: &Dir, path: &RelPath, into: &mut StageEntry) -> Result<()> {
     Ok(())
 }
 
+/// True for paths of files in a stage.
+pub(crate) fn is_staged(path: &RelPath) -> bool {
+    let inner = path.as_str().strip_prefix(STAGES).and_then(|rest| rest.strip_prefix('/'));
+    inner.is_some_and(|rest| rest.contains('/'))
+}
+
 /// Guards against names of ours among files to publish.
 pub(crate) fn refuse_own(path: &RelPath) -> Result<()> {
     if path.as_str().split('/').any(|c| c.starts_with(OWN)) {

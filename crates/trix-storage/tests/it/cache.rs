@@ -194,6 +194,13 @@ fn pruning_takes_the_least_recently_used_and_spares_pinned_and_recent_objects() 
     left.sort();
     assert_eq!(left, [key(1), key(3)]);
     assert!(!record(t.path(), &key(2)).exists());
+    // What a committer that died left goes when it is old, and not before.
+    let stray = object(t.path(), &key(3)).with_file_name(format!("{}.{}.new", key(3), key(9)));
+    std::fs::write(&stray, "").unwrap();
+    cache.prune(&rule).unwrap();
+    assert!(stray.exists());
+    cache.prune(&PruneRule { keep_used_since_ns: i64::MAX, ..rule.clone() }).unwrap();
+    assert!(!stray.exists());
     // Under the limit nothing is taken; recent ones stay even above it.
     assert!(cache.prune(&rule).unwrap().removed.is_empty());
     let spare = PruneRule { limit: 0, keep_used_since_ns: 2_000_000_000_000, ..rule };

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use trix_model::{ErrorClass, Failure};
 use trix_storage::publish::{
-    MANIFEST, MANIFEST_SCHEMA, place_new, place_replacing, retract, verify_published,
+    MANIFEST, MANIFEST_SCHEMA, place_new, place_replacing, purge_retired, retract, verify_published,
 };
 use trix_storage::{
     Capabilities, Fence, Fixity, FolderFence, Item, ItemFrom, Known, Manifest, MoveMethod,
@@ -345,6 +345,28 @@ fn a_staged_copy_that_is_gone_before_it_was_prepared_is_reported_as_lost() {
 }
 
 #[test]
+fn a_file_outside_the_stages_is_never_moved_whatever_a_slot_reports() {
+    let (t, _from, out) = scene();
+    std::fs::create_dir_all(t.path().join("out/other/v1")).unwrap();
+    std::fs::write(t.path().join("out/other/v1/film.mov"), "published").unwrap();
+    for path in ["other/v1/film.mov", ".trix/stage/film.mov", ".trix/stagex/1-1/film.mov"] {
+        let request = archive_request_for(rel(path), b"published");
+        let e = publish(&out, MoveMethod::Link, "9-1", request, &mut MemoryFence::default());
+        assert!(matches!(e, Err(StorageError::Conflict { .. })), "{path}: {e:?}");
+    }
+    // Nor when it stands in a draft.
+    let mut fence = MemoryFence::default();
+    *fence.fail.lock().unwrap() = Some(("prepare", true));
+    let request = archive_request(&out, t.path(), "3-1");
+    publish(&out, MoveMethod::Link, "9-2", request, &mut fence).unwrap_err();
+    let mut prepared = fence.begun().unwrap().unwrap();
+    prepared.draft.staged = vec![rel("other/v1/film.mov")];
+    let publisher = Publisher::new(&out, MoveMethod::Link, stage_name("9-3"));
+    assert!(publisher.roll_forward(&prepared, &mut fence).is_err());
+    assert_eq!(std::fs::read(t.path().join("out/other/v1/film.mov")).unwrap(), b"published");
+}
+
+#[test]
 fn another_attempt_rolls_a_prepared_publication_forward_from_the_first_ones_stage() {
     let (t, from, out) = scene();
     let fence = MemoryFence::default();
@@ -439,6 +461,12 @@ fn retracting_takes_a_version_out_of_sight_as_a_whole_and_can_be_repeated() {
     let second = publish(&out, MoveMethod::Link, "7-2", ask(&from), &mut fence).unwrap();
     assert_eq!(second.version, 2);
     verify_published(&out, &second.folder).unwrap();
+    // Deleted for good, its number is still not given again.
+    purge_retired(&out, &rel("title/film"), 1).unwrap();
+    assert_eq!(std::fs::read_dir(t.path().join("out").join(hidden.as_str())).unwrap().count(), 0);
+    let again = publish(&out, MoveMethod::Link, "7-3", ask(&from), &mut fence).unwrap();
+    assert_eq!(again, second);
+    assert!(purge_retired(&out, &rel("title/film"), 2).unwrap_err().is_not_found());
 }
 
 #[test]
