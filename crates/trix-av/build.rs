@@ -17,10 +17,7 @@ fn main() {
     let stamp = root.join(".native/libav/trix-stamp.json");
     println!("cargo:rerun-if-changed={}", stamp.display());
     match check(&stamp) {
-        Ok(found) => {
-            println!("cargo:rustc-env=TRIX_LIBAV_VERSION={}", found.version);
-            println!("cargo:rustc-env=TRIX_LIBAV_KEY={}", found.key);
-        }
+        Ok(version) => println!("cargo:rustc-env=TRIX_LIBAV_VERSION={version}"),
         Err(why) => {
             eprintln!("trix-av: {why}; run scripts/setup");
             process::exit(1);
@@ -28,28 +25,26 @@ fn main() {
     }
 }
 
-struct Found {
-    version: String,
-    key: String,
-}
-
-fn check(stamp: &Path) -> Result<Found, String> {
+/// The version of our libav, or what is wrong.
+fn check(stamp: &Path) -> Result<String, String> {
     // With this variable ffmpeg-sys-next would not ask pkg-config at all.
     if env::var_os("FFMPEG_DIR").is_some() {
         return Err("FFMPEG_DIR is set, which would link another libav".into());
     }
     let text = fs::read_to_string(stamp)
         .map_err(|e| format!("no libav of our own: reading {}: {e}", stamp.display()))?;
-    let json: serde_json::Value = serde_json::from_str(&text)
-        .map_err(|e| format!("{} is damaged: {e}", stamp.display()))?;
+    let json: serde_json::Value =
+        serde_json::from_str(&text).map_err(|e| format!("{} is damaged: {e}", stamp.display()))?;
     let field = |name: &str| {
         json[name]
             .as_str()
             .map(str::to_owned)
             .ok_or_else(|| format!("{} has no field {name:?}", stamp.display()))
     };
-    let (version, key, wanted) = (field("version")?, field("key")?, field("prefix")?);
-    for library in ["libavutil", "libavcodec", "libavformat", "libavfilter", "libswscale", "libswresample"] {
+    let (version, wanted) = (field("version")?, field("prefix")?);
+    for library in
+        ["libavutil", "libavcodec", "libavformat", "libavfilter", "libswscale", "libswresample"]
+    {
         let prefix = pkg_config::get_variable(library, "prefix")
             .map_err(|e| format!("pkg-config does not know {library}: {e}"))?;
         if real(&prefix)? != real(&wanted)? {
@@ -64,9 +59,11 @@ fn check(stamp: &Path) -> Result<Found, String> {
     }
     // The safe layer is written against the structures of this series.
     if env::var_os("DEP_FFMPEG_FFMPEG_7_1").is_none_or(|v| v.is_empty()) {
-        return Err(format!("ffmpeg-sys-next was built against a libav older than 7.1 ({version})"));
+        return Err(format!(
+            "ffmpeg-sys-next was built against a libav older than 7.1 ({version})"
+        ));
     }
-    Ok(Found { version, key })
+    Ok(version)
 }
 
 fn real(path: &str) -> Result<PathBuf, String> {

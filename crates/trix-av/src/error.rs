@@ -130,6 +130,9 @@ pub enum AvError {
         /// libav's code.
         cause: Cause,
     },
+    /// The caller's progress function said stop.
+    #[error("stopped on request")]
+    Cancelled,
     /// libav could not allocate.
     #[error("out of memory while {operation}")]
     OutOfMemory {
@@ -219,6 +222,7 @@ impl AvError {
             AvError::Unsupported { .. } => "unsupported",
             AvError::Request { .. } => "bad_parameter",
             AvError::Library { .. } => "libav",
+            AvError::Cancelled => "cancelled",
             AvError::OutOfMemory { .. } => "out_of_memory",
         }
     }
@@ -244,6 +248,7 @@ impl AvError {
             | AvError::Unsupported { .. } => (ErrorClass::Deterministic, ErrorOrigin::Source),
             AvError::Request { .. } => (ErrorClass::Deterministic, ErrorOrigin::Request),
             AvError::Library { .. } => (ErrorClass::Deterministic, ErrorOrigin::Engine),
+            AvError::Cancelled => (ErrorClass::Transient, ErrorOrigin::Request),
             AvError::OutOfMemory { .. } => (ErrorClass::Resource, ErrorOrigin::Node),
         };
         let mut message = self.to_string();

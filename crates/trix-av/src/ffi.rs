@@ -45,12 +45,11 @@ unsafe extern "C" {
     pub fn av_image_get_linesize(format: c_int, width: c_int, plane: c_int) -> c_int;
     pub fn av_get_sample_fmt(name: *const c_char) -> c_int;
     pub fn av_get_sample_fmt_name(format: c_int) -> *const c_char;
-    pub fn av_get_bytes_per_sample(format: c_int) -> c_int;
-    pub fn av_sample_fmt_is_planar(format: c_int) -> c_int;
     pub fn av_frame_get_side_data(
         frame: *const sys::AVFrame,
         kind: c_int,
     ) -> *mut sys::AVFrameSideData;
+    pub fn av_frame_remove_side_data(frame: *mut sys::AVFrame, kind: c_int);
     pub fn av_packet_get_side_data(
         packet: *const sys::AVPacket,
         kind: c_int,
@@ -80,13 +79,6 @@ unsafe extern "C" {
         in_rate: c_int,
         log_offset: c_int,
         log: *mut c_void,
-    ) -> c_int;
-    pub fn av_samples_get_buffer_size(
-        line: *mut c_int,
-        channels: c_int,
-        samples: c_int,
-        format: c_int,
-        align: c_int,
     ) -> c_int;
 }
 

@@ -162,8 +162,7 @@ impl VideoFrame {
     /// lies inside its buffer.
     pub(crate) fn from_raw(raw: RawFrame) -> Result<VideoFrame> {
         // SAFETY: a valid frame.
-        let (format, width, height) =
-            unsafe { ((*raw.0).format, (*raw.0).width, (*raw.0).height) };
+        let (format, width, height) = unsafe { ((*raw.0).format, (*raw.0).width, (*raw.0).height) };
         let unsupported = |what: &str| AvError::Unsupported { what: what.to_owned() };
         let (w, h) = match (u32::try_from(width), u32::try_from(height)) {
             (Ok(w), Ok(h)) => (w, h),
@@ -331,9 +330,8 @@ impl VideoFrame {
     /// # Panics
     /// When there is no such plane: check `format()` first.
     pub fn plane(&self, i: usize) -> Plane<'_> {
-        self.try_plane(i).unwrap_or_else(|| {
-            panic!("a {} picture has no upright plane {i}", self.format_name())
-        })
+        self.try_plane(i)
+            .unwrap_or_else(|| panic!("a {} picture has no upright plane {i}", self.format_name()))
     }
 
     fn plane_width(&self, i: usize) -> u32 {
@@ -457,7 +455,23 @@ impl VideoFrame {
         }
     }
 
-    /// The decoder's or container's ordinal that was sent with the packet.
+    pub(crate) fn set_sample_aspect(&mut self, aspect: sys::AVRational) {
+        // SAFETY: a valid frame that we own.
+        unsafe { (*self.raw.0).sample_aspect_ratio = aspect }
+    }
+
+    /// Forgets the display matrix, after it was obeyed.
+    pub(crate) fn remove_rotation(&mut self) {
+        // SAFETY: a valid frame that we own.
+        unsafe {
+            ffi::av_frame_remove_side_data(
+                self.raw.0,
+                sys::AVFrameSideDataType::AV_FRAME_DATA_DISPLAYMATRIX as c_int,
+            );
+        }
+    }
+
+    /// libav's estimate where the packet had no pts.
     pub(crate) fn best_effort(&self) -> Option<i64> {
         // SAFETY: a valid frame.
         ffi::timestamp(unsafe { (*self.raw.0).best_effort_timestamp })
@@ -479,8 +493,7 @@ impl VideoFrame {
             (*raw.0).crop_bottom = bottom as usize;
             (*raw.0).crop_left = left as usize;
             (*raw.0).crop_right = right as usize;
-            let code =
-                sys::av_frame_apply_cropping(raw.0, sys::AV_FRAME_CROP_UNALIGNED as c_int);
+            let code = sys::av_frame_apply_cropping(raw.0, sys::AV_FRAME_CROP_UNALIGNED as c_int);
             if code < 0 {
                 return Err(AvError::library("cropping a picture", code));
             }
@@ -610,10 +623,8 @@ pub(crate) unsafe fn light_from_raw(
     let l = unsafe { &*data };
     let (max, average) = (u16::try_from(l.max_cll).ok()?, u16::try_from(l.max_fall).ok()?);
     // 0/0 says "unknown" in both CTA-861.3 and the SEI.
-    (max != 0 || average != 0).then_some(ContentLight {
-        max_content: max,
-        max_frame_average: average,
-    })
+    (max != 0 || average != 0)
+        .then_some(ContentLight { max_content: max, max_frame_average: average })
 }
 
 /// Clockwise rotation to a quarter turn, from libav's 3x3 matrix.
@@ -746,8 +757,7 @@ impl AudioFrame {
     pub(crate) fn from_raw(raw: RawFrame) -> Result<AudioFrame> {
         let bad = |what: &str| AvError::Unsupported { what: what.to_owned() };
         // SAFETY: a valid frame.
-        let (samples, channels) =
-            unsafe { ((*raw.0).nb_samples, (*raw.0).ch_layout.nb_channels) };
+        let (samples, channels) = unsafe { ((*raw.0).nb_samples, (*raw.0).ch_layout.nb_channels) };
         if samples <= 0 || channels <= 0 {
             return Err(bad("sound without samples or channels"));
         }
@@ -862,6 +872,28 @@ impl AudioFrame {
         Ok(AudioFrame { raw: self.raw.share()? })
     }
 
+    /// Runs of one format behind each other; `None` when there is none.
+    pub(crate) fn join(mut runs: Vec<AudioFrame>) -> Result<Option<AudioFrame>> {
+        if runs.len() <= 1 {
+            return Ok(runs.pop());
+        }
+        let first = &runs[0];
+        let total = runs.iter().map(AudioFrame::samples).sum();
+        // SAFETY: a valid frame with a valid layout.
+        let layout = unsafe { Layout::copy(&(*first.raw.0).ch_layout)? };
+        let mut joined = AudioFrame::alloc_layout(first.format(), first.rate(), &layout, total)?;
+        for i in 0..joined.planes() {
+            let plane = joined.data_mut(i)?;
+            let mut at = 0;
+            for run in &runs {
+                let data = run.data(i);
+                plane[at..at + data.len()].copy_from_slice(data);
+                at += data.len();
+            }
+        }
+        Ok(Some(joined))
+    }
+
     /// A copy of samples `from..from + count` of every channel, without a pts.
     pub fn slice(&self, from: usize, count: usize) -> Result<AudioFrame> {
         let format = self.format();
@@ -882,7 +914,12 @@ impl AudioFrame {
 impl std::fmt::Debug for AudioFrame {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (name, layout, n) = (self.format().name(), self.layout(), self.samples());
-        write!(f, "AudioFrame({name} {layout} {} Hz, {n} samples, pts {:?})", self.rate(), self.pts())
+        write!(
+            f,
+            "AudioFrame({name} {layout} {} Hz, {n} samples, pts {:?})",
+            self.rate(),
+            self.pts()
+        )
     }
 }
 
@@ -925,6 +962,11 @@ impl Layout {
             }
             Ok(layout)
         }
+    }
+
+    pub(crate) fn share(&self) -> Result<Layout> {
+        // SAFETY: a valid layout.
+        unsafe { Layout::copy(&self.0) }
     }
 
     pub(crate) fn as_ptr(&self) -> *const sys::AVChannelLayout {

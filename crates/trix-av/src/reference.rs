@@ -1,0 +1,209 @@
+//! Finds files that name other files: playlists by their first bytes, movies by
+//! their data references. And encrypted tracks, which stand in the same boxes.
+//!
+//! libav skips an external track of a movie with a log line and exit code 0, so
+//! the boxes are read here too. Nothing is allocated by what a box claims.
+
+use std::io;
+
+use crate::io::Source;
+
+/// Bytes of the head that are looked at.
+const HEAD: usize = 4096;
+/// Boxes visited at most, and depth; a real movie has a few thousand at depth 7.
+const MAX_BOXES: u32 = 200_000;
+
+/// What kind of reference the first bytes are, if any.
+pub(crate) fn in_head(source: &mut dyn Source) -> io::Result<Option<&'static str>> {
+    let mut head = [0u8; HEAD];
+    let n = source.read_up_to(&mut head, 0)?;
+    Ok(sniff(&head[..n]))
+}
+
+fn sniff(head: &[u8]) -> Option<&'static str> {
+    let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
+    let start = head.iter().position(|b| !b.is_ascii_whitespace())?;
+    let head = &head[start..];
+    let lower: Vec<u8> = head.iter().take(1024).map(u8::to_ascii_lowercase).collect();
+    let has = |needle: &[u8]| lower.windows(needle.len()).any(|w| w == needle);
+    if lower.starts_with(b"#extm3u") {
+        Some("HLS playlist")
+    } else if lower.starts_with(b"ffconcat") {
+        Some("concatenation script")
+    } else if lower.starts_with(b"v=0\n") || lower.starts_with(b"v=0\r\n") {
+        Some("SDP session")
+    } else if lower.starts_with(b"[playlist]") || lower.starts_with(b"[reference]") {
+        Some("playlist")
+    } else if lower.starts_with(b"rtsptext") || lower.starts_with(b"smiltext") {
+        Some("QuickTime link")
+    } else if lower.starts_with(b"<") {
+        if has(b"<mpd") {
+            Some("DASH manifest")
+        } else if has(b"<smil") {
+            Some("SMIL presentation")
+        } else if has(b"<asx") {
+            Some("ASX playlist")
+        } else if has(b"<smoothstreamingmedia") {
+            Some("Smooth Streaming manifest")
+        } else if has(b"<compositionplaylist") || has(b"<assetmap") {
+            Some("IMF package")
+        } else {
+            None
+        }
+    } else {
+        None
+    }
+}
+
+/// What a movie's boxes say of its tracks.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct MovieFacts {
+    /// Tracks, counted from 0, whose samples lie in another file.
+    pub external: Vec<u32>,
+    /// Tracks, counted from 0, whose samples are encrypted.
+    pub encrypted: Vec<u32>,
+    /// End of the last top-level box by its own account.
+    pub claimed_size: u64,
+}
+
+/// Walks the boxes of an MP4 or MOV file. Damage ends the walk silently: what
+/// to say of a damaged file is the demuxer's business.
+pub(crate) fn in_movie(source: &mut dyn Source, size: u64) -> io::Result<MovieFacts> {
+    let mut walk =
+        Walk { source, facts: MovieFacts::default(), boxes: 0, tracks: 0, here: Track::default() };
+    walk.children(0, size, 0)?;
+    Ok(walk.facts)
+}
+
+struct Walk<'a> {
+    source: &'a mut dyn Source,
+    facts: MovieFacts,
+    boxes: u32,
+    tracks: u32,
+    here: Track,
+}
+
+/// The track that is being walked.
+#[derive(Default)]
+struct Track {
+    /// Its data references: true where external.
+    references: Vec<bool>,
+    /// The data reference, from 1, of each of its sample descriptions.
+    used: Vec<usize>,
+    encrypted: bool,
+}
+
+impl Walk<'_> {
+    fn children(&mut self, mut at: u64, end: u64, depth: u32) -> io::Result<()> {
+        while at + 8 <= end && self.boxes < MAX_BOXES {
+            self.boxes += 1;
+            let mut head = [0u8; 16];
+            let n = self.source.read_up_to(&mut head, at)?;
+            if n < 8 {
+                return Ok(());
+            }
+            let mut size = u64::from(be32(&head[0..4]));
+            let mut body = at + 8;
+            if size == 1 && n == 16 {
+                size = u64::from(be32(&head[8..12])) << 32 | u64::from(be32(&head[12..16]));
+                body = at + 16;
+            } else if size == 0 {
+                size = end - at;
+            }
+            let Some(next) = at.checked_add(size).filter(|next| *next >= body) else {
+                return Ok(());
+            };
+            if depth == 0 {
+                self.facts.claimed_size = self.facts.claimed_size.max(next);
+            }
+            self.visit(&head[4..8], body, next.min(end), depth)?;
+            at = next;
+        }
+        Ok(())
+    }
+
+    fn visit(&mut self, kind: &[u8], body: u64, end: u64, depth: u32) -> io::Result<()> {
+        match (depth, kind) {
+            (0, b"moov") | (2, b"mdia") | (3, b"minf") | (4, b"dinf" | b"stbl") => {
+                self.children(body, end, depth + 1)
+            }
+            (1, b"trak") => {
+                self.here = Track::default();
+                self.children(body, end, depth + 1)?;
+                let Track { references, used, encrypted } = std::mem::take(&mut self.here);
+                let is_external =
+                    |i: &usize| i.checked_sub(1).and_then(|i| references.get(i)) == Some(&true);
+                if used.iter().any(is_external) {
+                    self.facts.external.push(self.tracks);
+                }
+                if encrypted {
+                    self.facts.encrypted.push(self.tracks);
+                }
+                self.tracks += 1;
+                Ok(())
+            }
+            (5, b"dref") => self.data_references(body, end),
+            (5, b"stsd") => self.sample_descriptions(body, end),
+            _ => Ok(()),
+        }
+    }
+
+    /// ISO/IEC 14496-12, 8.7.2: flag 1 says "in this file".
+    fn data_references(&mut self, body: u64, end: u64) -> io::Result<()> {
+        let mut at = body + 8;
+        while at + 12 <= end && self.here.references.len() < 256 {
+            let mut head = [0u8; 12];
+            if self.source.read_up_to(&mut head, at)? < 12 {
+                break;
+            }
+            self.here.references.push(head[11] & 1 == 0);
+            at += u64::from(be32(&head[0..4])).max(12);
+        }
+        Ok(())
+    }
+
+    /// ISO/IEC 14496-12, 8.5.2: every entry names one of the data references.
+    fn sample_descriptions(&mut self, body: u64, end: u64) -> io::Result<()> {
+        let mut at = body + 8;
+        for _ in 0..64 {
+            if at + 16 > end {
+                break;
+            }
+            let mut head = [0u8; 16];
+            if self.source.read_up_to(&mut head, at)? < 16 {
+                break;
+            }
+            self.here.used.push(usize::from(u16::from_be_bytes([head[14], head[15]])));
+            // 8.12: the entry of a protected track is renamed; drmi and drms are Apple's.
+            self.here.encrypted |= matches!(&head[4..8], b"encv" | b"enca" | b"drmi" | b"drms");
+            at += u64::from(be32(&head[0..4])).max(16);
+        }
+        Ok(())
+    }
+}
+
+fn be32(bytes: &[u8]) -> u32 {
+    u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sniff;
+
+    #[test]
+    fn playlists_are_known_by_their_first_bytes() {
+        for (head, what) in [
+            (&b"#EXTM3U\n#EXTINF:1,\nfile.ts\n"[..], Some("HLS playlist")),
+            (b"\xef\xbb\xbf\n #extm3u8\n", Some("HLS playlist")),
+            (b"<?xml version=\"1.0\"?>\n<MPD xmlns=\"urn\">", Some("DASH manifest")),
+            (b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\n", Some("SDP session")),
+            (b"ffconcat version 1.0\nfile a.mp4\n", Some("concatenation script")),
+            (b"<?xml version=\"1.0\"?><tt xmlns=\"http://www.w3.org/ns/ttml\">", None),
+            (b"WEBVTT\n\n", None),
+            (b"\0\0\0\x18ftypmp42", None),
+            (b"", None),
+        ] {
+            assert_eq!(sniff(head), what);
+        }
+    }
+}
