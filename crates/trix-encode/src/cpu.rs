@@ -35,7 +35,12 @@ impl CpuLevel {
     pub fn best() -> CpuLevel {
         static BEST: OnceLock<CpuLevel> = OnceLock::new();
         *BEST.get_or_init(|| {
-            CpuLevel::ALL.iter().rev().copied().find(|l| l.available()).unwrap_or(CpuLevel::Portable)
+            CpuLevel::ALL
+                .iter()
+                .rev()
+                .copied()
+                .find(|l| l.available())
+                .unwrap_or(CpuLevel::Portable)
         })
     }
 

@@ -1,9 +1,9 @@
 //! The one trait behind which the encoders stand, and what opens them.
 
 use trix_av::VideoFrame;
+use trix_model::Rational;
 use trix_model::color::{ColorDescription, HdrMetadata};
 use trix_model::pixel::Chroma;
-use trix_model::Rational;
 use trix_plan::encoder::{Picture, VideoSettings, VideoVariant};
 use trix_plan::params;
 
@@ -141,12 +141,19 @@ impl VideoConfig {
     pub fn open(&self) -> Result<Box<dyn VideoEncoder>> {
         self.check()?;
         Ok(match self.settings.variant {
-            VideoVariant::X264_8 | VideoVariant::X264_10 => Box::new(crate::x264::X264::open(self)?),
+            VideoVariant::X264_8 | VideoVariant::X264_10 => {
+                Box::new(crate::x264::X264::open(self)?)
+            }
             VideoVariant::X265_8 | VideoVariant::X265_10 | VideoVariant::X265_12 => {
                 Box::new(crate::x265::X265::open(self)?)
             }
             VideoVariant::Rav1e8 | VideoVariant::Rav1e10 => crate::rav1e::open(self)?,
-            VideoVariant::Ffv1 => return Err(EncodeError::Unsupported { variant: self.settings.variant, what: "FFV1 until trix-av encodes".into() }),
+            VideoVariant::Ffv1 => {
+                return Err(EncodeError::Unsupported {
+                    variant: self.settings.variant,
+                    what: "FFV1 until trix-av encodes".into(),
+                });
+            }
         })
     }
 
@@ -162,7 +169,9 @@ impl VideoConfig {
         }
         if !self.time_base.is_positive() || !self.frame_rate.is_positive() {
             let (tb, rate) = (self.time_base, self.frame_rate);
-            return unsupported(format!("time base {tb} and frame rate {rate}: both must be above 0"));
+            return unsupported(format!(
+                "time base {tb} and frame rate {rate}: both must be above 0"
+            ));
         }
         if width == 0 || height == 0 || width > 16_384 || height > 16_384 {
             return unsupported(format!("{width}x{height}: sides are 1 to 16384"));

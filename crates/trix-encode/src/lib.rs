@@ -19,7 +19,7 @@ mod cpu;
 mod encoder;
 mod error;
 mod nal;
-pub mod rav1e;
+mod rav1e;
 mod timeline;
 mod x264;
 mod x265;

@@ -165,9 +165,8 @@ fn matrix(code: Option<u8>) -> MatrixCoefficients {
 
 // Settings: what the profile says, by rav1e's own names.
 
-/// rav1e's configuration for ours; public to the tests that drive rav1e's own
-/// interface beside ours.
-pub fn configuration(config: &VideoConfig) -> Result<EncoderConfig> {
+/// rav1e's configuration for ours.
+fn configuration(config: &VideoConfig) -> Result<EncoderConfig> {
     let settings = &config.settings;
     let number = |text: &str| text.parse::<u64>().unwrap_or(0);
     let mut e = EncoderConfig::with_speed_preset(number(&settings.preset) as u8);
@@ -366,9 +365,7 @@ impl<T: Pixel + FromBytes> VideoEncoder for Rav1e<T> {
             }
         }
         // rav1e pads the frame itself while it is the only owner.
-        self.context
-            .send_frame(Arc::new(copy))
-            .map_err(|status| failed("taking a frame", status))
+        self.context.send_frame(Arc::new(copy)).map_err(|status| failed("taking a frame", status))
     }
 
     fn receive(&mut self) -> Result<Received> {

@@ -6,9 +6,9 @@
 //! places before it in display order; before the first frame it is continued
 //! backwards at the nominal rate.
 
-use trix_model::time::{Rounding, rescale};
-use trix_model::Rational;
 use trix_av::VideoFrame;
+use trix_model::Rational;
+use trix_model::time::{Rounding, rescale};
 
 use crate::error::{EncodeError, Result};
 

@@ -379,7 +379,8 @@ impl X264 {
             sys::x264_picture_init(out.as_mut_ptr());
             let mut out = out.assume_init();
             let input = input.map_or(ptr::null_mut(), ptr::from_mut);
-            let size = sys::x264_encoder_encode(self.handle, &mut nals, &mut count, input, &mut out);
+            let size =
+                sys::x264_encoder_encode(self.handle, &mut nals, &mut count, input, &mut out);
             (size, out)
         };
         if size < 0 {
@@ -427,10 +428,7 @@ impl Unit<'_> {
 
 /// # Safety
 /// `nals` points to `count` units whose payloads outlive the iterator.
-unsafe fn units<'a>(
-    nals: *const sys::x264_nal_t,
-    count: c_int,
-) -> impl Iterator<Item = Unit<'a>> {
+unsafe fn units<'a>(nals: *const sys::x264_nal_t, count: c_int) -> impl Iterator<Item = Unit<'a>> {
     (0..usize::try_from(count).unwrap_or(0)).map(move |i| {
         // SAFETY: by the function's own condition.
         let nal = unsafe { &*nals.add(i) };
@@ -488,7 +486,9 @@ impl VideoEncoder for X264 {
     fn receive(&mut self) -> Result<Received> {
         if self.ended && self.ready.is_empty() {
             // SAFETY: an open encoder.
-            while self.ready.is_empty() && unsafe { sys::x264_encoder_delayed_frames(self.handle) } > 0 {
+            while self.ready.is_empty()
+                && unsafe { sys::x264_encoder_delayed_frames(self.handle) } > 0
+            {
                 self.encode(None)?;
             }
         }

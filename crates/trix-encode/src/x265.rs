@@ -50,8 +50,8 @@ fn defaults(p: &mut sys::x265_param, config: &VideoConfig, pools: &CStr) -> Resu
     p.sourceHeight = config.picture.height as c_int;
     let rate = config.frame_rate;
     let parts = u32::try_from(rate.num()).ok().zip(u32::try_from(rate.den()).ok());
-    (p.fpsNum, p.fpsDenom) = parts
-        .ok_or_else(|| unsupported(format!("frame rate {rate}: both parts are 32 bit")))?;
+    (p.fpsNum, p.fpsDenom) =
+        parts.ok_or_else(|| unsupported(format!("frame rate {rate}: both parts are 32 bit")))?;
     fit_coding_units(p, config);
     signal(p, config);
     Ok(())
@@ -370,7 +370,14 @@ impl X265 {
         };
         // SAFETY: an initialised structure; x265 copies it and its strings, of
         // which `pools` is alive here.
-        let handle = unsafe { (api.encoder_open)(param.raw) };
+        let mut handle = unsafe { (api.encoder_open)(param.raw) };
+        if handle.is_null() {
+            // x265 has no other way to say why than the error output, and says
+            // some of it only as information: once more, aloud.
+            param.get().logLevel = sys::X265_LOG_INFO;
+            // SAFETY: as above.
+            handle = unsafe { (api.encoder_open)(param.raw) };
+        }
         // Nothing may point to the local string any more.
         param.get().numaPools = ptr::null();
         if handle.is_null() {

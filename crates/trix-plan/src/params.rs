@@ -1004,7 +1004,8 @@ macro_rules! x265_table {
             p("bframe-bias", int(-90, 100)),
             p("b-adapt", int(0, 2)),
             p("b-pyramid", SWITCH),
-            p("ref", int(1, 16)),
+            // HEVC allows 8 with those that B frames need; with B frames it is 6 or 7.
+            p("ref", int(1, 8)),
             p("limit-refs", int(0, 3)),
             p("limit-modes", SWITCH),
             p("weightp", SWITCH),
