@@ -274,3 +274,11 @@ fn scrub(v: &mut Value) {
         _ => {}
     }
 }
+
+/// Names the schema that [`Db::migrate`] makes: changes when any migration does.
+pub fn migrations_hash() -> String {
+    use sha2::{Digest, Sha256};
+    let mut h = Sha256::new();
+    MIGRATOR.iter().for_each(|m| h.update(&m.checksum));
+    h.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
+}

@@ -124,6 +124,8 @@ pub struct TaskRow {
     pub kind: String,
     /// State.
     pub state: TaskState,
+    /// False when all that would use its outputs was found in the cache.
+    pub needed: bool,
     /// Number of claims so far.
     pub epoch: Epoch,
     /// Tasks that it still waits for.

@@ -17,7 +17,7 @@ pub mod times;
 pub mod worker;
 
 pub use error::DbError;
-pub use handle::{Db, connect};
+pub use handle::{Db, connect, migrations_hash};
 pub use times::ProtocolTimes;
 pub use worker::{
     Accepted, ArtifactRef, AttemptProgress, AttemptResult, Claim, Credentials, Manifest,

@@ -2,7 +2,7 @@
 //!
 //! A statement takes one jsonb parameter and gives rows of one jsonb column. What
 //! changes anything is a function of `migrations/`; what only reads stands here.
-//! A test prepares each of [`ALL`] against the migrated schema, which is why no
+//! A test prepares all of them against the migrated schema, which is why no
 //! `.sqlx` folder and no database at build time are needed.
 
 /// One statement.
@@ -166,4 +166,28 @@ PRUNABLE "looking for artifacts to prune" "
     from artifact a where not artifact_pinned(a.key)
     order by a.last_used limit ($1->>'limit')::int";
 FORGET "forgetting an artifact" "select forget_artifact_v1($1)";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_statement_fits_the_migrated_schema() {
+        use sqlx::{Connection, Executor, SqlSafeStr};
+        let db = trix_testkit::pg::TestDb::new().await.unwrap();
+        let mut c = sqlx::PgConnection::connect(db.url()).await.unwrap();
+        for s in ALL {
+            let prepared = c.prepare(s.text.into_sql_str()).await;
+            let prepared = prepared.unwrap_or_else(|e| panic!("{}: {e}", s.operation));
+            let columns = sqlx::Statement::columns(&prepared);
+            assert_eq!(columns.len(), 1, "{}", s.operation);
+            assert_eq!(
+                sqlx::TypeInfo::name(sqlx::Column::type_info(&columns[0])),
+                "JSONB",
+                "{}",
+                s.operation
+            );
+        }
+    }
 }

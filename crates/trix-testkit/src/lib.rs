@@ -1,1 +1,3 @@
 //! Generated clips with known truth, throw-away databases, and helpers that tests share.
+
+pub mod pg;

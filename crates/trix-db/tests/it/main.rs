@@ -1,0 +1,5 @@
+//! The protocol against a real PostgreSQL.
+
+mod life;
+mod schema;
+mod support;

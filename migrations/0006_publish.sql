@@ -1,0 +1,111 @@
+-- Publication under the fence: prepare → move → published, or conflict.
+
+-- From here exactly one task owns the version, and only rolls forward. The same task
+-- gets the same answer again. When the current version has the very same files there
+-- is nothing to do, and the answer says published.
+create function prepare_v1(a jsonb) returns jsonb language plpgsql as $$
+declare
+    t task;
+    p publication;
+    m constant jsonb := a->'manifest';
+    h constant bytea := sha256(convert_to((a->'manifest')::text, 'UTF8'));
+    taken text;
+begin
+    t := fenced(a);
+    select * into p from publication where id = t.publication_id for no key update;
+    if p.state in ('prepared', 'moving', 'published') then
+        if p.manifest_hash <> h then
+            raise exception 'manifest_changed' using errcode = 'TX409', detail = format(
+                'version %s of %s:%s was prepared with other files', p.version, p.share, p.target);
+        end if;
+        update publication set mover_epoch = t.epoch where id = p.id and task_id = t.id;
+        return publication_json(p);
+    end if;
+
+    perform pg_advisory_xact_lock(hashtextextended(m->>'share' || ':' || (m->>'target'), 0));
+    select * into p from publication
+    where share = m->>'share' and target = m->>'target' and current and manifest_hash = h;
+    if found then
+        update task set publication_id = p.id where id = t.id;
+        return publication_json(p);
+    end if;
+    select * into p from publication
+    where share = m->>'share' and target = m->>'target' and state in ('prepared', 'moving');
+    if found then
+        raise exception 'refused' using errcode = 'TX403', detail = format(
+            'version %s of %s:%s is being published by task %s', p.version, p.share, p.target, p.task_id);
+    end if;
+
+    insert into publication (share, target, version, task_id, epoch, mover_epoch, manifest, manifest_hash)
+    select m->>'share', m->>'target', coalesce(max(o.version), 0) + 1, t.id, t.epoch, t.epoch, m, h
+    from publication o where o.share = m->>'share' and o.target = m->>'target'
+    returning * into p;
+    with named as (
+        select f, format('%sv%s/', case m->>'target' when '' then '' else m->>'target' || '/' end,
+            p.version) as folder, a->'folded'->>(n::integer - 1) as folded
+        from jsonb_array_elements(m->'files') with ordinality x(f, n)
+    ), added as (
+        insert into publication_file (publication_id, share, path, folded_path, size, sha256)
+        select p.id, p.share, folder || (f->>'name'), lower(folder) || folded,
+            (f->>'size')::numeric, decode(f->>'sha256', 'hex')
+        from named
+        on conflict (share, folded_path) do nothing returning path
+    )
+    select string_agg(folder || (f->>'name'), ', ') into taken
+    from named where folder || (f->>'name') not in (select path from added);
+    if taken is not null then
+        raise exception 'name_taken' using errcode = 'TX409', detail = format(
+            'on share %s these names are taken, or differ only in case: %s', p.share, taken);
+    end if;
+    update task set publication_id = p.id where id = t.id;
+    perform emit('publication.state', t.job_id, t.id, jsonb_build_object('publication', p.id,
+        'share', p.share, 'target', p.target, 'version', p.version, 'from', null, 'to', p.state));
+    return publication_json(p);
+end $$;
+
+-- The publication that the attempt owns, locked.
+create function own_publication(a jsonb) returns publication language plpgsql as $$
+declare t task; p publication;
+begin
+    t := fenced(a);
+    select * into p from publication where id = t.publication_id for no key update;
+    if p.id is null then
+        raise exception 'not_prepared' using errcode = 'TX409',
+            detail = format('task %s has prepared no publication', t.id);
+    end if;
+    return p;
+end $$;
+
+create function begin_move_v1(a jsonb) returns jsonb language plpgsql as $$
+declare p publication;
+begin
+    p := own_publication(a);
+    if p.state = 'moving' then
+        update publication set mover_epoch = (a->>'epoch')::bigint where id = p.id;
+        return 'null';
+    end if;
+    perform move_publication(p.id, 'move');
+    return 'null';
+end $$;
+
+create function published_v1(a jsonb) returns jsonb language plpgsql as $$
+declare p publication;
+begin
+    p := own_publication(a);
+    if p.state = 'published' then return 'null'; end if;
+    perform move_publication(p.id, 'publish');
+    update publication set current = false where share = p.share and target = p.target and current;
+    update publication set current = true, receipt = a->'receipt', published_at = now()
+    where id = p.id;
+    return 'null';
+end $$;
+
+create function conflict_v1(a jsonb) returns jsonb language plpgsql as $$
+declare p publication;
+begin
+    p := own_publication(a);
+    if p.state = 'conflict' then return 'null'; end if;
+    perform move_publication(p.id, 'clash', jsonb_build_object('message', a->>'message'));
+    update task set roll_forward = false where id = (a->>'task')::bigint;
+    return 'null';
+end $$;
