@@ -10,6 +10,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest128;
+use crate::error::{ErrorClass, ErrorOrigin, Failure};
 use crate::time::Rational;
 
 mod codec;
@@ -119,7 +120,7 @@ pub struct PlanningIndex {
     pub access: Vec<u32>,
     /// Groups of packets, strictly rising by frame, the first at frame 0.
     pub groups: Vec<AccessGroup>,
-    /// Per audio stream of the source: (stream index, hash over all its packets and parameters).
+    /// Per audio stream that has packets: (stream index, hash over all its packets and parameters).
     pub audio: Vec<(u32, Digest128)>,
 }
 
@@ -182,6 +183,20 @@ pub enum IndexError {
     NoFrames(u32),
 }
 
+impl From<IndexError> for Failure {
+    fn from(e: IndexError) -> Failure {
+        let message = e.to_string();
+        match e {
+            IndexError::NoFrames(_) => Failure::source("no_frames", message),
+            // The artifact was verified when it was made: whoever stored it damaged it, and the
+            // cache makes it anew.
+            _ => {
+                Failure::new(ErrorClass::Transient, ErrorOrigin::Share, "artifact_damaged", message)
+            }
+        }
+    }
+}
+
 impl FrameTable {
     /// The frame that is presented at exactly `pts`.
     pub fn frame_at_pts(&self, pts: i64) -> Option<u32> {
@@ -218,7 +233,7 @@ impl PlanningIndex {
         let audio = index
             .streams
             .iter()
-            .filter(|s| s.frames.is_none())
+            .filter(|s| s.frames.is_none() && !s.packets.is_empty())
             .map(|s| {
                 let mut hash = PacketHasher::new();
                 hash.bytes(s.parameters.as_bytes());

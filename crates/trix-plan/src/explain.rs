@@ -7,7 +7,7 @@ use trix_model::{MediaDescription, PlanningIndex};
 
 use crate::encoder::{AudioSettings, RateControl, VideoSettings};
 use crate::estimate::{self, Estimate, estimate};
-use crate::planner::{Film, PlanError, film};
+use crate::planner::{Film, PlanError, film, has_packets};
 use crate::profile::{Profile, Role, VideoTrack};
 use crate::task::{EncodeAudio, EncodeChunk, IntakeResult, Mux, Plan, Publish, TaskSpec};
 
@@ -24,6 +24,7 @@ pub fn explain(profile: &Profile, intake: &IntakeResult, plan: &Plan) -> Result<
     page.files(profile, plan);
     page.destinations(plan);
     page.left_out(profile, plan);
+    page.silent(&intake.media, &index);
     page.findings(intake);
     page.estimate(&estimate(plan), plan);
     Ok(page.0)
@@ -200,6 +201,12 @@ impl Page {
                 let why = "the source is smaller, and another rendition gives the same picture";
                 self.line("left out", &format!("{}: {why}", file.name));
             }
+        }
+    }
+
+    fn silent(&mut self, media: &MediaDescription, index: &PlanningIndex) {
+        for (stream, _) in media.audios().filter(|(s, _)| !has_packets(index, s)) {
+            self.line("left out", &format!("sound track {}: it has no packets", stream.index));
         }
     }
 

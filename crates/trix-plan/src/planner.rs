@@ -463,7 +463,9 @@ impl<'p> Planner<'p> {
     }
 
     fn sounds(&self, spec: &'p FileSpec) -> Result<Vec<Sound<'p>>, PlanError> {
-        let tracks: Vec<(&Stream, &Audio)> = self.intake.media.audios().collect();
+        // A track without a single packet is no sound; `explain` says that it is left out.
+        let tracks: Vec<(&Stream, &Audio)> =
+            self.intake.media.audios().filter(|(s, _)| has_packets(self.index, s)).collect();
         let mut sounds: Vec<Sound<'p>> = Vec::new();
         for (stream, audio) in &tracks {
             for entry in spec.audio.iter().filter(|e| matches(&e.languages, stream)) {
@@ -941,6 +943,11 @@ fn matches(languages: &Languages, stream: &Stream) -> bool {
         Languages::All => true,
         Languages::Only(list) => list.contains(language(stream)),
     }
+}
+
+/// True for a sound track that holds anything.
+pub(crate) fn has_packets(index: &PlanningIndex, stream: &Stream) -> bool {
+    index.audio.iter().any(|(number, _)| *number == stream.index)
 }
 
 fn language(stream: &Stream) -> &str {

@@ -229,7 +229,7 @@ pub struct VideoRendition {
     pub name: String,
     /// Encoder settings.
     pub settings: VideoSettings,
-    /// Size and format that the encoder takes.
+    /// Size and format that the encoder takes: of the upright picture, after any rotation.
     pub picture: Picture,
     /// Sample aspect of the encoded picture, if the source states one.
     pub sample_aspect: Option<Rational>,

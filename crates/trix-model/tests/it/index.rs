@@ -6,7 +6,7 @@ use trix_model::index::{
     AccessGroup, AccessPoint, FrameSource, FrameTable, IndexError, PACKET_INDEX_VERSION,
     PACKET_KEY, PacketEntry, StreamIndex,
 };
-use trix_model::{PacketIndex, PlanningIndex, Rational};
+use trix_model::{Failure, PacketIndex, PlanningIndex, Rational};
 
 /// A hash that is as hard to compress as a real one.
 fn hash(seed: u64) -> Digest128 {
@@ -172,6 +172,10 @@ fn a_source_without_pictures_has_its_sound_alone() {
     assert_eq!(PlanningIndex::from_bytes(&planning.to_bytes()).unwrap(), planning);
     assert_eq!(PlanningIndex::from_index(&index, Some(0)), Err(IndexError::NoFrames(0)));
     assert_eq!(PlanningIndex::from_index(&index, Some(1)), Err(IndexError::NoFrames(1)));
+    assert_eq!(Failure::from(IndexError::NoFrames(1)).code, "no_frames");
+    // A track without packets is no sound.
+    index.streams[0].packets.clear();
+    assert!(PlanningIndex::from_index(&index, None).unwrap().audio.is_empty());
 }
 
 #[test]

@@ -294,6 +294,19 @@ fn sound_is_mixed_down_never_up_and_one_track_is_the_default() {
 }
 
 #[test]
+fn a_sound_track_without_packets_is_left_out_and_said() {
+    let mut source = film(320, 180, 48, &[Some("eng"), Some("rus")]);
+    source.index.streams[1].packets.clear();
+    let profile = shipped("h264-single");
+    let plan = planned(&source, &profile);
+    let TaskSpec::Mux(mux) = &task(&plan, "mux/h264").spec else { panic!("no mux") };
+    let tracks: Vec<_> = mux.audio.iter().map(|a| (a.language.as_deref(), a.default)).collect();
+    assert_eq!(tracks, [(Some("rus"), true)]);
+    let words = explain(&profile, &source.intake(), &plan).unwrap();
+    assert!(words.contains("left out  sound track 1: it has no packets"), "{words}");
+}
+
+#[test]
 fn the_archive_takes_the_tee_or_a_copy_and_the_mezzanine() {
     let profile = shipped("mezzanine-ffv1");
     let mut source = film(1920, 1080, 480, &[Some("eng")]);
