@@ -738,6 +738,12 @@ impl Seek for SourceFile {
 }
 
 impl StageFile {
+    /// Takes over a new file that is open for reading and writing, for example one that a slot
+    /// created in its stage.
+    pub fn from_file(file: File, object: &str) -> StageFile {
+        StageFile { file, object: object.to_owned(), ops: Arc::new(Direct) }
+    }
+
     /// How it is named in messages.
     pub fn object(&self) -> &str {
         &self.object

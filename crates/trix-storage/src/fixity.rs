@@ -15,6 +15,10 @@ use crate::dir::{SourceFile, StageFile};
 use crate::error::{Result, StorageError};
 use crate::share::check_unchanged;
 
+/// A gap that a reader leaves is read at once up to this size, in bytes: skipping a few boxes
+/// must not leave the whole rest of the file for a second read.
+const NEAR: u64 = 16 << 20;
+
 /// Bytes read at a time: large enough for network shares, small enough for the cache of a core.
 pub const BUFFER: usize = 1 << 20;
 
@@ -163,8 +167,9 @@ type OnBytes<'a> = Box<dyn FnMut(u64) -> Result<(), Failure> + Send + 'a>;
 ///
 /// A demuxer reads mostly forwards but seeks now and then (an index at the end, say). Bytes are
 /// hashed when the read position crosses the *frontier*, the end of what was hashed so far;
-/// reads behind or beyond it pass by. [`OncePass::finish`] reads what is left. A source of
-/// which the index is at the end thus has that index read twice, and nothing else.
+/// reads behind it or far beyond it pass by, and a small gap in front of a read is read with it.
+/// [`OncePass::finish`] reads what is left. A source of which the index is at the end thus has
+/// that index read twice, and nothing else.
 pub struct OncePass<'a> {
     file: SourceFile,
     position: u64,
@@ -239,6 +244,27 @@ impl<'a> OncePass<'a> {
         Ok(self.fixity.finish())
     }
 
+    /// Reads what lies between the frontier and the position, if it is little.
+    fn close_gap(&mut self) -> Result<()> {
+        let gap = self.position.saturating_sub(self.frontier);
+        if gap == 0 || gap > NEAR {
+            return Ok(());
+        }
+        let mut buffer = vec![0; BUFFER.min(gap as usize)];
+        while self.frontier < self.position {
+            let want = buffer.len().min((self.position - self.frontier) as usize);
+            let n = self
+                .file
+                .read_full_at(&mut buffer[..want], self.frontier)
+                .map_err(|e| StorageError::io("reading", self.file.object(), e))?;
+            if n == 0 {
+                break;
+            }
+            self.advance(self.frontier, &buffer[..n])?;
+        }
+        Ok(())
+    }
+
     fn advance(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
         let end = offset + bytes.len() as u64;
         if offset > self.frontier || end <= self.frontier {
@@ -264,7 +290,8 @@ impl Read for OncePass<'_> {
             return Err(io::Error::other(e.with_causes()));
         }
         let n = self.file.read_at(buf, self.position)?;
-        if let Err(e) = self.advance(self.position, &buf[..n]) {
+        let closed = if n == 0 { Ok(()) } else { self.close_gap() };
+        if let Err(e) = closed.and_then(|()| self.advance(self.position, &buf[..n])) {
             let told = io::Error::other(e.with_causes());
             self.failed = Some(e);
             return Err(told);

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::Arc;
 
 use trix_model::{ErrorClass, Failure};
 use trix_storage::publish::{
@@ -96,7 +97,7 @@ fn the_manifest_appears_after_all_files_and_the_receipt_after_the_manifest() {
         }
     }
     let (_t, from, out) = scene();
-    let order = std::sync::Arc::new(Order::default());
+    let order = Arc::new(Order::default());
     let out = out.with_ops(order.clone());
     let request = request(&from, "film", &[("a.mp4", "a"), ("b.mp4", "b")]);
     publish(&out, MoveMethod::Link, "7-1", request, &mut MemoryFence::default()).unwrap();
@@ -179,11 +180,15 @@ fn another_content_becomes_the_next_version_and_the_old_one_stays() {
 #[test]
 fn a_file_that_is_in_the_way_is_a_conflict_and_stays_as_it_was() {
     for method in METHODS {
-        for spoil in ["a.mp4", MANIFEST] {
+        // The last has the right size, and one bit that is not.
+        let mut twin = noise(0, 70_000);
+        twin[35_000] ^= 1;
+        let other = b"someone else's".to_vec();
+        for (spoil, foreign) in [("a.mp4", &other), (MANIFEST, &other), ("a.mp4", &twin)] {
             let (t, from, out) = scene();
             let folder = t.path().join("out/film/v1");
             std::fs::create_dir_all(&folder).unwrap();
-            std::fs::write(folder.join(spoil), "someone else's").unwrap();
+            std::fs::write(folder.join(spoil), foreign).unwrap();
             let request = request(&from, "film", &[("a.mp4", "a")]);
             let e = publish(&out, method, "7-1", request, &mut MemoryFence::default()).unwrap_err();
             assert!(matches!(e, StorageError::Conflict { .. }), "{method:?} {spoil}: {e:?}");
@@ -192,7 +197,7 @@ fn a_file_that_is_in_the_way_is_a_conflict_and_stays_as_it_was() {
                 (failure.code.as_str(), failure.class),
                 ("publish_conflict", ErrorClass::Deterministic)
             );
-            assert_eq!(std::fs::read(folder.join(spoil)).unwrap(), b"someone else's");
+            assert_eq!(&std::fs::read(folder.join(spoil)).unwrap(), foreign);
             assert_eq!(folder.join(MANIFEST).exists(), spoil == MANIFEST);
         }
     }
@@ -331,6 +336,97 @@ fn an_archive_copy_staged_by_intake_is_moved_and_its_manifest_proves_the_deliver
         assert!(!t.path().join("out/.trix/stage/3-1/film.mov").exists());
         let lost = archive_request_for(rel(".trix/stage/3-1/film.mov"), &bytes);
         assert_eq!(publish(&out, method, "9-2", lost, &mut fence).unwrap(), receipt);
+    }
+}
+
+#[test]
+fn a_staged_copy_with_other_bytes_than_intake_read_is_never_published() {
+    let (t, _from, out) = scene();
+    let wrong = [
+        Known { sha256: Some(sha256(b"x")), ..Known::default() },
+        Known { blake3: Some(blake3(b"x")), ..Known::default() },
+    ];
+    for known in wrong {
+        let mut request = archive_request(&out, t.path(), "3-1");
+        request.items[0].known = known;
+        request.items[0].source = None;
+        let e = publish(&out, MoveMethod::Link, "9-1", request, &mut MemoryFence::default());
+        assert!(matches!(e, Err(StorageError::Damaged { .. })), "{e:?}");
+        std::fs::remove_dir_all(t.path().join("out/.trix/stage/3-1")).unwrap();
+    }
+    // Nor one that differs from the delivery's checksums.
+    let mut request = archive_request(&out, t.path(), "3-1");
+    request.items[0].known = Known::default();
+    request.items[0].source.as_mut().unwrap().hashes.sha256 = sha256(b"x");
+    let e = publish(&out, MoveMethod::Link, "9-1", request, &mut MemoryFence::default());
+    assert!(matches!(e, Err(StorageError::Damaged { .. })), "{e:?}");
+    assert!(visible(&t.path().join("out")).is_empty());
+}
+
+/// Does something to a file just before a call on it.
+struct Before<F> {
+    op: &'static str,
+    object: &'static str,
+    act: F,
+}
+
+impl<F> std::fmt::Debug for Before<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "before {} {}", self.op, self.object)
+    }
+}
+
+impl<F: Fn() + Send + Sync> trix_storage::ops::Ops for Before<F> {
+    fn run(
+        &self,
+        op: &'static str,
+        object: &str,
+        call: &mut dyn FnMut() -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
+        if op == self.op && object == self.object {
+            (self.act)();
+        }
+        call()
+    }
+}
+
+#[test]
+fn bytes_that_the_share_lost_or_turned_after_they_were_written_are_seen_when_re_read() {
+    type Spoil = fn(&Path);
+    let spoils: [Spoil; 2] = [
+        |p| {
+            let mut bytes = std::fs::read(p).unwrap();
+            bytes[9] ^= 4;
+            std::fs::write(p, bytes).unwrap();
+        },
+        |p| std::fs::File::options().write(true).open(p).unwrap().set_len(100).unwrap(),
+    ];
+    for spoil in spoils {
+        let (t, from, out) = scene();
+        let path = t.path().join("out/.trix/stage/7-1/files/a.mp4");
+        let object = "out:.trix/stage/7-1/files/a.mp4";
+        let out = out.with_ops(Arc::new(Before { op: "fsync", object, act: move || spoil(&path) }));
+        let request = request(&from, "film", &[("a.mp4", "a")]);
+        let e = publish(&out, MoveMethod::Link, "7-1", request, &mut MemoryFence::default());
+        assert!(matches!(e, Err(StorageError::Damaged { .. })), "{e:?}");
+        assert!(visible(&t.path().join("out")).is_empty());
+    }
+}
+
+#[test]
+fn a_file_that_appears_between_the_look_and_the_move_is_not_overwritten() {
+    for (method, op) in
+        [(MoveMethod::Link, "link"), (MoveMethod::RenameNoReplace, "rename_noreplace")]
+    {
+        let (t, from, out) = scene();
+        let path = t.path().join("out/film/v1/a.mp4");
+        let put = path.clone();
+        let act = move || std::fs::write(&put, "someone else's").unwrap();
+        let out = out.with_ops(Arc::new(Before { op, object: "out:film/v1/a.mp4", act }));
+        let request = request(&from, "film", &[("a.mp4", "a")]);
+        let e = publish(&out, method, "7-1", request, &mut MemoryFence::default()).unwrap_err();
+        assert!(matches!(e, StorageError::Conflict { .. }), "{e:?}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"someone else's");
     }
 }
 
@@ -504,7 +600,7 @@ fn the_way_to_move_follows_from_what_the_share_can_do() {
         (["link", "rename_noreplace"].as_slice(), MoveMethod::MarkerRename),
     ] {
         let (t, from, out) = scene();
-        let out = out.with_ops(std::sync::Arc::new(Lacking(lacks)));
+        let out = out.with_ops(Arc::new(Lacking(lacks)));
         assert_eq!(Capabilities::probe(&out).unwrap().move_method, method);
         // The fence in the folder, markers and single files work there too.
         let mut fence = FolderFence::new(&out);
