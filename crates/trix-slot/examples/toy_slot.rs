@@ -10,6 +10,7 @@ use std::io::{Read, Seek, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use trix_model::{Digest, ErrorClass, ErrorOrigin, Failure, Progress};
 use trix_plan::task::{MadeOutput, TaskResult};
 use trix_slot::{OpenedIo, SlotJob, slot_main};
@@ -37,8 +38,11 @@ fn work(
         let (word, number) = word.split_once('-').unwrap_or((word, ""));
         let number: u64 = number.parse().unwrap_or(0);
         match word {
-            // SAFETY: none is claimed; dying of it is the point.
-            "segfault" => unsafe { std::ptr::null_mut::<u8>().write_volatile(1) },
+            // More than once: Rust's own handler takes the first one.
+            "segfault" => loop {
+                rustix::process::kill_process(rustix::process::getpid(), Signal::SEGV)
+                    .map_err(|e| toy(e.into()))?;
+            },
             "abort" => std::process::abort(),
             "panic" => panic!("the toy panics"),
             "exit" => std::process::exit(number as i32),
@@ -59,12 +63,9 @@ fn work(
             }
             "say" => println!("{}", "x".repeat(number as usize)),
             "nonsense" => {
-                let mut socket = std::io::stdout();
                 // The socket is descriptor 0; a library that writes there spoils the wire.
-                // SAFETY: the descriptor is open, and forgotten below instead of closed.
-                let mut raw = unsafe { <File as std::os::fd::FromRawFd>::from_raw_fd(0) };
-                raw.write_all(b"\x04\0\0\0nope").and(socket.flush()).map_err(toy)?;
-                std::mem::forget(raw);
+                rustix::io::write(rustix::stdio::stdin(), b"\x04\0\0\0nope")
+                    .map_err(|e| toy(e.into()))?;
                 std::thread::sleep(Duration::from_secs(60));
             }
             "large" => {
@@ -131,10 +132,15 @@ fn look(io: &OpenedIo) -> Result<serde_json::Value, Failure> {
         .filter_map(|line| line.split_once(':'))
         .map(|(key, value)| (key.to_owned(), value.trim().to_owned()))
         .collect();
-    let open: Vec<i32> = (0..1024)
-        // SAFETY: a query about a number; one without a file is EBADF.
-        .filter(|&fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0)
-        .collect();
+    // What the limit leaves room for tells how many are open; procfs would tell their
+    // numbers, but it is closed to a process that may not be dumped.
+    let mut room = Vec::new();
+    while let Ok(copy) = rustix::io::dup(rustix::stdio::stdin()) {
+        room.push(copy);
+    }
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let open = most.unwrap_or(0) - room.len() as u64;
+    drop(room);
     let limit = |resource| {
         let limit = rustix::process::getrlimit(resource);
         (limit.current, limit.maximum)

@@ -725,6 +725,11 @@ impl Core {
     }
 
     fn want(&self) -> u32 {
+        // Nearly every task reads or writes the cache, and the database does not
+        // know which share it is.
+        if !self.shares_ok.contains(&self.cache) {
+            return 0;
+        }
         // A quarter of a core is the least that tasks are planned with; the
         // database itself fits needs to what is free.
         self.free().mcpu.div_ceil(250).min(CLAIMS_A_SYNC)

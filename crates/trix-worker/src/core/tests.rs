@@ -119,6 +119,7 @@ impl Bench {
         bench.on(Event::Called(Ok(Reply::Registered(registered(7)))));
         let request = bench.sync();
         assert!(request.results.is_empty());
+        assert_eq!(request.want, 0, "without its cache it can do nothing");
         let claims: Vec<AttemptId> = claims.iter().map(|n| attempt(*n)).collect();
         bench.on(Event::ShareOk(share("in")));
         bench.on(Event::ShareOk(share("cache")));

@@ -1,0 +1,7 @@
+//! Real workers against a real PostgreSQL, with a toy in their slots: nothing is
+//! decoded here, everything else is as in production.
+
+mod away;
+mod faults;
+mod support;
+mod work;
