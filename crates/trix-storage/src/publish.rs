@@ -354,7 +354,15 @@ impl<'a> Publisher<'a> {
 
         let to = folder.join(MANIFEST)?;
         self.place_manifest(&manifest_bytes, &to, &owner)?;
-        dir.sync_dir(&folder)?;
+        // Up to the root: an attempt that died may have made the folders and not synced them.
+        let mut above = folder.clone();
+        loop {
+            dir.sync_dir(&above)?;
+            if above.is_root() {
+                break;
+            }
+            above = above.parent();
+        }
 
         let receipt = Receipt {
             share: publication.share.clone(),
@@ -664,7 +672,12 @@ fn move_new(
     owner: &str,
 ) -> Result<()> {
     match method {
-        MoveMethod::Link => dir.link(from, dir, to),
+        MoveMethod::Link => match dir.link(from, dir, to) {
+            // A share that links may still refuse to link this file: another's, with
+            // `fs.protected_hardlinks`, or one with too many names.
+            Err(e) if lacks(&e) => dir.rename_no_replace(from, dir, to),
+            other => other,
+        },
         MoveMethod::RenameNoReplace => dir.rename_no_replace(from, dir, to),
         MoveMethod::MarkerRename => marker_rename(dir, from, to, owner),
     }

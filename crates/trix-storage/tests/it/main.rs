@@ -8,3 +8,4 @@ mod processes;
 mod publish;
 mod settle;
 mod share;
+mod sshfs;

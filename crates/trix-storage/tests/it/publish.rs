@@ -619,6 +619,19 @@ fn the_way_to_move_follows_from_what_the_share_can_do() {
 }
 
 #[test]
+fn a_file_that_may_not_be_linked_is_renamed_without_replacing() {
+    let (t, from, out) = scene();
+    let out = out.with_ops(Arc::new(Lacking(&["link"])));
+    let mut fence = MemoryFence::default();
+    let ask = || request(&from, "film", &[("a.mp4", "a")]);
+    let receipt = publish(&out, MoveMethod::Link, "7-1", ask(), &mut fence).unwrap();
+    verify_published(&out, &receipt.folder).unwrap();
+    std::fs::write(t.path().join("out/film/v1/a.mp4"), "someone else's").unwrap();
+    let e = publish(&out, MoveMethod::Link, "7-2", ask(), &mut fence).unwrap_err();
+    assert!(matches!(e, StorageError::Conflict { .. }), "{e:?}");
+}
+
+#[test]
 fn a_single_file_replaces_another_only_when_that_was_asked_for() {
     let (t, _from, out) = scene();
     std::fs::write(t.path().join("out/from"), "new").unwrap();

@@ -78,9 +78,20 @@ fn links_ways_out_and_things_that_are_no_files_are_refused() {
     symlink("..", root.join("dir-link")).unwrap();
     symlink(t.path(), root.join("abs-link")).unwrap();
     symlink("/proc/self/root", root.join("magic")).unwrap();
+    // Links that stay inside are refused as well: they could be turned at any time.
+    std::fs::write(root.join("sub/film.mov"), "film").unwrap();
+    symlink("sub", root.join("inner-dir")).unwrap();
+    symlink("sub/film.mov", root.join("inner-file")).unwrap();
     rustix::fs::mkfifoat(rustix::fs::CWD, root.join("pipe"), rustix::fs::Mode::RUSR).unwrap();
     let share = share(&root);
-    for path in ["file-link", "dir-link/secret", "abs-link/secret", "magic/etc/passwd"] {
+    for path in [
+        "file-link",
+        "dir-link/secret",
+        "abs-link/secret",
+        "magic/etc/passwd",
+        "inner-file",
+        "inner-dir/film.mov",
+    ] {
         let e = share.open_read(&rel(path)).unwrap_err();
         assert!(matches!(e, StorageError::Escape { .. }), "{path}: {e:?}");
         let failure = Failure::from(e);
