@@ -1,5 +1,6 @@
 //! Workers die, stop and lose what they made.
 
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -91,8 +92,11 @@ async fn the_cache_is_wiped_in_the_middle_and_the_job_finishes() {
     site.done(job).await;
     for lost in ["audio/0", "audio/1"] {
         let attempts = site.attempts(job, lost).await;
-        assert_eq!(attempts.len(), 2, "{attempts:?}");
-        assert!(attempts[0].result_lost && !attempts[1].result_lost, "{attempts:?}");
+        assert!(attempts[0].result_lost, "{attempts:?}");
+        // The second try may find that what it reads is gone as well.
+        assert!((2..=3).contains(&attempts.len()), "{attempts:?}");
+        let last = attempts.last().unwrap();
+        assert!(last.state == AttemptState::Succeeded && !last.result_lost, "{attempts:?}");
     }
     // It ran while the cache was wiped, and its own bytes were not in it yet.
     assert_eq!(site.attempts(job, "audio/2/slow-2500").await.len(), 1);
@@ -119,7 +123,10 @@ async fn a_damaged_artifact_is_made_again() {
     }
     assert!(hit >= 2, "only {hit} artifacts were there");
     site.done(job).await;
-    assert_eq!(site.attempts(job, "audio/0").await.len(), 2);
+    let attempts = site.attempts(job, "audio/0").await;
+    assert!(attempts.len() > 1 && attempts[0].result_lost, "{attempts:?}");
+    let made = blake3::hash(&std::fs::read(site.path("out/titles/film/v1/film.mp4")).unwrap());
+    assert_eq!(made, site.golden(&["audio/0", "audio/1/slow-2000"]).await);
     worker.term();
 }
 
@@ -141,16 +148,27 @@ async fn a_share_that_goes_away_stops_only_what_needs_it_and_comes_back() {
     worker.term();
 }
 
+/// Runs a program that changes mounts; false where that is not allowed.
+fn mount(program: &str, arguments: &[&str]) -> bool {
+    Command::new(program).args(arguments).status().is_ok_and(|status| status.success())
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_without_the_shares_marker_is_never_written_to() {
+async fn a_bare_mount_point_is_never_written_to() {
     let database = TestDb::new().await.unwrap();
     let mut site = Site::new(database.url()).await;
+    let root = site.path("out");
+    let path = root.to_str().unwrap();
+    if !mount("mount", &["-t", "tmpfs", "trix-test", path]) {
+        println!("SKIP a_bare_mount_point_is_never_written_to: mounting is not allowed");
+        return;
+    }
     let worker = site.worker("one", 2000).await;
-    let job = site.submit("film", &["audio/0/slow-1000"], true).await;
-    site.running(job, "audio/0/slow-1000").await;
-    // As after a mount died: the name of the share's root is an empty local folder.
-    std::fs::rename(site.path("out"), site.path("gone")).unwrap();
-    std::fs::create_dir(site.path("out")).unwrap();
+    let job = site.submit("film", &["audio/0/slow-1500"], true).await;
+    site.running(job, "audio/0/slow-1500").await;
+    let marker = std::fs::read(root.join(".trix-share")).unwrap();
+    // The mount dies; its path becomes an empty local folder.
+    assert!(mount("umount", &["-l", path]));
     site.until("the worker has noticed", || async {
         Some(site.db.workers(false).await.ok()?[0].shares_ok == ["cache", "in"])
     })
@@ -158,9 +176,36 @@ async fn a_folder_without_the_shares_marker_is_never_written_to() {
     site.state(job, "publish/output", TaskState::Ready).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(site.names("out"), Vec::<String>::new());
-    std::fs::remove_dir(site.path("out")).unwrap();
-    std::fs::rename(site.path("gone"), site.path("out")).unwrap();
+    // Another share in its place is not it.
+    assert!(mount("mount", &["-t", "tmpfs", "trix-test", path]));
+    std::fs::write(root.join(".trix-share"), format!("{}\n", uuid::Uuid::nil())).unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(site.names("out"), [".trix-share"]);
+    std::fs::write(root.join(".trix-share"), marker).unwrap();
     site.done(job).await;
     assert_eq!(site.names("out/titles/film"), ["v1"]);
+    worker.term();
+    assert!(mount("umount", &["-l", path]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_that_a_lost_attempt_left_in_the_cache_are_not_made_again() {
+    let first = TestDb::new().await.unwrap();
+    let second = TestDb::new().await.unwrap();
+    let mut site = Site::new(first.url()).await;
+    let worker = site.worker("one", 2000).await;
+    let job = site.submit("film", &["audio/0", "audio/1"], false).await;
+    site.done(job).await;
+    worker.term();
+    // A database that knows nothing of them: the files speak for themselves.
+    let mut site = site.on_another(second.url()).await;
+    let worker = site.worker("one", 2000).await;
+    let job = site.submit("film", &["audio/0", "audio/1"], false).await;
+    site.done(job).await;
+    for name in ["audio/0", "audio/1"] {
+        let attempts = site.attempts(job, name).await;
+        assert_eq!(attempts.len(), 1);
+        assert_eq!(attempts[0].usage.unwrap().cpu_ms, 0, "{attempts:?}");
+    }
     worker.term();
 }

@@ -3,5 +3,6 @@
 
 mod away;
 mod faults;
+mod publish;
 mod support;
 mod work;

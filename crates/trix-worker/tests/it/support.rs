@@ -23,6 +23,7 @@ use trix_plan::task::{
     Container, Cost, EncodeAudio, Intake, Mux, MuxAudio, Output, Plan, Publish, PublishFile,
     PublishFrom, SourceRef, Task, TaskSpec,
 };
+use trix_testkit::pg::TestDb;
 
 /// A tenth of the real times. A probe of a local folder hangs only when the whole
 /// machine does, which is not what these tests are about.
@@ -48,7 +49,7 @@ pub fn example(name: &str) -> PathBuf {
 pub struct Site {
     pub db: Db,
     pub url: String,
-    pub root: TempDir,
+    pub root: Arc<TempDir>,
     tokens: BTreeMap<String, String>,
     plan1: Arc<std::sync::Mutex<BTreeMap<JobId, Plan>>>,
     leader: JoinHandle<()>,
@@ -69,6 +70,16 @@ impl Site {
             std::fs::create_dir(root.path().join(share)).unwrap();
         }
         std::fs::write(root.path().join("in/film.mov"), b"not really a film").unwrap();
+        Site::around(url, Arc::new(root)).await
+    }
+
+    /// The same shares with another database.
+    pub async fn on_another(&self, url: &str) -> Site {
+        std::fs::remove_dir_all(self.path("state-one")).unwrap();
+        Site::around(url, self.root.clone()).await
+    }
+
+    async fn around(url: &str, root: Arc<TempDir>) -> Site {
         let db = Db::open(url, times()).unwrap();
         let plan1 = Arc::new(std::sync::Mutex::new(BTreeMap::new()));
         let leader = tokio::spawn(lead(db.clone(), plan1.clone()));
@@ -82,26 +93,37 @@ impl Site {
 
     /// Starts a worker process on `node`.
     pub async fn worker(&mut self, node: &str, mcpu: u32) -> Process {
-        if !self.tokens.contains_key(node) {
-            let secret = self.db.enrol_node(node).await.unwrap().secret;
-            self.tokens.insert(node.to_owned(), secret);
-        }
+        let token = self.token(node).await;
         let told = json!({
-            "url": self.url, "node": node, "token": self.tokens[node], "root": self.root.path(),
+            "url": self.url, "node": node, "token": token, "root": self.root.path(),
             "slot": example("worker_toy_slot"), "times": times(), "mcpu": mcpu,
         });
         Process::start(&told.to_string())
     }
 
+    /// The secret of a node, which is enrolled when it is new.
+    pub async fn token(&mut self, node: &str) -> String {
+        if !self.tokens.contains_key(node) {
+            let secret = self.db.enrol_node(node).await.unwrap().secret;
+            self.tokens.insert(node.to_owned(), secret);
+        }
+        self.tokens[node].clone()
+    }
+
     /// Submits a job: intake, then one task for each of `names`, then (unless it is
     /// empty) a file of their outputs, published as `title`.
     pub async fn submit(&self, title: &str, names: &[&str], publish: bool) -> JobId {
+        let (plan, plan1) = self.plans(title, names, publish);
+        self.submit_plans(title, plan, plan1).await
+    }
+
+    /// Submits a job of the given plans.
+    pub async fn submit_plans(&self, title: &str, plan: Plan, plan1: Plan) -> JobId {
         let principal = match self.db.create_principal(title, Role::Operator, None).await {
             Ok(principal) => principal.id,
             Err(_) => self.db.principals().await.unwrap()[0].id,
         };
         let profile = self.db.put_profile("toy", Digest([7; 32]), "", false).await.unwrap();
-        let (plan, plan1) = self.plans(title, names, publish);
         let submit = Submit {
             principal,
             key: title.to_owned(),
@@ -119,19 +141,12 @@ impl Site {
     }
 
     fn plans(&self, title: &str, names: &[&str], publish: bool) -> (Plan, Plan) {
-        let key = |name: &str| Key(*blake3::hash(format!("{title}/{name}").as_bytes()).as_bytes());
-        let task = |name: &str, spec, needs: &[&str], outputs: &[&str]| Task {
-            name: name.to_owned(),
-            spec,
-            needs: needs.iter().map(|n| (*n).to_owned()).collect(),
-            outputs: (outputs.iter())
-                .map(|o| Output { name: (*o).to_owned(), key: key(&format!("{name}:{o}")) })
-                .collect(),
-            cost: Cost { mcpu: 1000, ram: 64 << 20, scratch: 1 << 20, estimate_ms: 100 },
+        let key = |name: &str| key(title, name);
+        let task = |name: &str, spec, needs: &[&str], outputs: &[&str]| {
+            task(title, name, spec, needs, outputs)
         };
         let source = self.source();
         let intake = Intake { source: source.clone(), sidecars: Vec::new(), tee: None };
-        let plan = |tasks| Plan { version: 1, engine: "toy".into(), tasks, results: Vec::new() };
         let plan0 = plan(vec![task("intake", TaskSpec::Intake(intake), &[], &["index"])]);
         let index = key("intake:index");
         let mut tasks = Vec::new();
@@ -179,7 +194,19 @@ impl Site {
         (plan0, plan(tasks))
     }
 
-    fn source(&self) -> SourceRef {
+    /// What the file of a job with these tasks must be, by a site where nothing goes wrong.
+    pub async fn golden(&self, names: &[&str]) -> blake3::Hash {
+        let database = TestDb::new().await.unwrap();
+        let mut site = Site::new(database.url()).await;
+        std::fs::copy(self.path("in/film.mov"), site.path("in/film.mov")).unwrap();
+        let worker = site.worker("golden", 2000).await;
+        let job = site.submit("film", names, true).await;
+        site.done(job).await;
+        worker.term();
+        blake3::hash(&std::fs::read(site.path("out/titles/film/v1/film.mp4")).unwrap())
+    }
+
+    pub fn source(&self) -> SourceRef {
         let file = std::fs::metadata(self.path("in/film.mov")).unwrap();
         let since = file.modified().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
         SourceRef {
@@ -288,6 +315,26 @@ impl Site {
             .unwrap_or_default();
         names.sort();
         names
+    }
+}
+
+pub fn plan(tasks: Vec<Task>) -> Plan {
+    Plan { version: 1, engine: "toy".into(), tasks, results: Vec::new() }
+}
+
+fn key(title: &str, name: &str) -> Key {
+    Key(*blake3::hash(format!("{title}/{name}").as_bytes()).as_bytes())
+}
+
+pub fn task(title: &str, name: &str, spec: TaskSpec, needs: &[&str], outputs: &[&str]) -> Task {
+    Task {
+        name: name.to_owned(),
+        spec,
+        needs: needs.iter().map(|n| (*n).to_owned()).collect(),
+        outputs: (outputs.iter())
+            .map(|o| Output { name: (*o).to_owned(), key: key(title, &format!("{name}:{o}")) })
+            .collect(),
+        cost: Cost { mcpu: 1000, ram: 64 << 20, scratch: 1 << 20, estimate_ms: 100 },
     }
 }
 
