@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs::FileTimes;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use trix_model::{Failure, Key};
@@ -167,6 +169,49 @@ fn an_object_above_the_limit_is_refused() {
     let e = commit(&cache, "1-2", &key(2), &[0; 11], None).unwrap_err();
     assert_eq!(Failure::from(e).code, "object_too_large");
     assert!(cache.get(&key(2), None).unwrap().is_none());
+}
+
+#[test]
+fn an_object_is_known_to_be_whole_before_its_record_is_there() {
+    let t = temp();
+    let (plain, key) = (open(t.path()), key(1));
+    let other = plain.clone();
+    // Another result for the key is committed between the first one's link and its record.
+    let act = move || {
+        let second = commit(&other, "2-1", &key, b"second", None).unwrap();
+        assert_eq!(second, Committed { digest: blake3(b"first"), size: 5, was_there: true });
+    };
+    let hook = Arc::new(Before { op: "rename", object: ".b3", act: once(act) });
+    let cache = Cache::in_dir(plain.dir().with_ops(hook), MAX).unwrap();
+    let first = commit(&cache, "1-1", &key, b"first", None).unwrap();
+    assert_eq!(first, Committed { digest: blake3(b"first"), size: 5, was_there: false });
+    assert_eq!(content(&plain, &key).unwrap(), b"first");
+}
+
+#[test]
+fn a_damaged_object_that_another_process_has_mended_is_not_thrown_away() {
+    let t = temp();
+    let (plain, key) = (open(t.path()), key(1));
+    commit(&plain, "1-1", &key, b"whole", None).unwrap();
+    std::fs::write(object(t.path(), &key), "spoilt").unwrap();
+    let other = plain.clone();
+    // Just before the damaged one is taken aside, another process mends it.
+    let act = move || assert!(!commit(&other, "2-1", &key, b"mended", None).unwrap().was_there);
+    let hook = Arc::new(Before { op: "rename", object: ".aside", act: once(act) });
+    let cache = Cache::in_dir(plain.dir().with_ops(hook), MAX).unwrap();
+    let done = commit(&cache, "1-2", &key, b"third", None).unwrap();
+    assert_eq!(done, Committed { digest: blake3(b"mended"), size: 6, was_there: true });
+    assert_eq!(content(&plain, &key).unwrap(), b"mended");
+}
+
+/// Acts at the first call only.
+fn once(act: impl Fn()) -> impl Fn() {
+    let done = AtomicBool::new(false);
+    move || {
+        if !done.swap(true, Ordering::SeqCst) {
+            act();
+        }
+    }
 }
 
 fn used_at(t: &Path, key: &Key, seconds: u64) {

@@ -252,3 +252,31 @@ impl Drop for SmallFs {
         let _ = std::process::Command::new("umount").arg("-lq").arg(self.folder.path()).output();
     }
 }
+
+/// Does something just before each call of a kind on an object.
+pub struct Before<F> {
+    pub op: &'static str,
+    /// How the object's name ends.
+    pub object: &'static str,
+    pub act: F,
+}
+
+impl<F> std::fmt::Debug for Before<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "before {} {}", self.op, self.object)
+    }
+}
+
+impl<F: Fn() + Send + Sync> trix_storage::ops::Ops for Before<F> {
+    fn run(
+        &self,
+        op: &'static str,
+        object: &str,
+        call: &mut dyn FnMut() -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
+        if op == self.op && object.ends_with(self.object) {
+            (self.act)();
+        }
+        call()
+    }
+}

@@ -363,33 +363,6 @@ fn a_staged_copy_with_other_bytes_than_intake_read_is_never_published() {
     assert!(visible(&t.path().join("out")).is_empty());
 }
 
-/// Does something to a file just before a call on it.
-struct Before<F> {
-    op: &'static str,
-    object: &'static str,
-    act: F,
-}
-
-impl<F> std::fmt::Debug for Before<F> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "before {} {}", self.op, self.object)
-    }
-}
-
-impl<F: Fn() + Send + Sync> trix_storage::ops::Ops for Before<F> {
-    fn run(
-        &self,
-        op: &'static str,
-        object: &str,
-        call: &mut dyn FnMut() -> std::io::Result<()>,
-    ) -> std::io::Result<()> {
-        if op == self.op && object == self.object {
-            (self.act)();
-        }
-        call()
-    }
-}
-
 #[test]
 fn bytes_that_the_share_lost_or_turned_after_they_were_written_are_seen_when_re_read() {
     type Spoil = fn(&Path);
