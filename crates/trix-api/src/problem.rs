@@ -160,3 +160,36 @@ impl From<PathRejection> for Problem {
         Problem::bad_request("bad_path", r.body_text())
     }
 }
+
+impl From<trix_db::DbError> for Problem {
+    fn from(e: trix_db::DbError) -> Problem {
+        use trix_db::DbError as E;
+        match &e {
+            E::Unavailable { .. } | E::Deadline { .. } => {
+                let failure = Failure::from(e);
+                Problem::unavailable(
+                    "database_unavailable",
+                    format!("the database is away: {}", failure.message),
+                    2,
+                )
+            }
+            E::Denied { message, .. } => {
+                Problem::new(StatusCode::FORBIDDEN, "denied", message.clone())
+            }
+            E::NotFound { message, .. } => {
+                Problem::new(StatusCode::NOT_FOUND, "not_found", message.clone())
+            }
+            E::Conflict { code, message, .. } => Problem::conflict(code, message.clone()),
+            E::Refused { .. }
+            | E::NotLeader { .. }
+            | E::Sql { .. }
+            | E::Decode { .. }
+            | E::Migrate(_)
+            | E::Address(_) => {
+                let failure = Failure::from(e);
+                Problem::internal("using the database", &failure.message)
+            }
+            _ => Problem::internal("using the database", &e),
+        }
+    }
+}

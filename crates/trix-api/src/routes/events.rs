@@ -1,10 +1,18 @@
 //! What happened, in order.
 
-use crate::problem::Problem;
+use std::time::Duration;
+
 use axum::Json;
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
+
+use crate::auth::Caller;
+use crate::cursor;
+use crate::extract::Query;
+use crate::problem::Problem;
+use crate::state::App;
 
 /// One event. Numbers have no holes, and a cause has a lower number than its effect.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -66,6 +74,40 @@ pub struct EventPage {
         (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub async fn page() -> Result<Json<EventPage>, Problem> {
-    Err(Problem::unavailable("starting", "handler follows", 1))
+pub async fn page(
+    State(app): State<App>,
+    _: Caller,
+    Query(query): Query<EventsQuery>,
+) -> Result<Json<EventPage>, Problem> {
+    let limit = cursor::limit(query.limit, 500, 1000)?;
+    let after = query.after.max(0);
+    // Below the deadline of an answer, which would turn an empty page into a failure.
+    let longest = app.db.times().answer * 8 / 10;
+    let wait = Duration::from_secs(u64::from(query.wait_s.unwrap_or(0))).min(longest);
+    if !wait.is_zero() {
+        let mut head = app.tail.head();
+        let newer = head.wait_for(|h| h.is_some_and(|h| h.head > after));
+        // When the time is over, the page is empty.
+        let _ = tokio::time::timeout(wait, newer).await;
+    }
+    let head = app.db.event_head().await?;
+    let gap = after > head.head || after < head.oldest - 1;
+    let items = if gap { Vec::new() } else { app.db.events(after, None, limit).await? };
+    let items: Vec<Event> = items.into_iter().map(Event::from).collect();
+    // Events that were numbered after the head was read are newer than it.
+    let newest = items.last().map_or(head.head, |e| e.seq.max(head.head));
+    Ok(Json(EventPage { incarnation: head.incarnation.to_string(), head: newest, gap, items }))
+}
+
+impl From<trix_db::events::Event> for Event {
+    fn from(e: trix_db::events::Event) -> Event {
+        Event {
+            seq: e.seq,
+            at: e.at,
+            kind: e.kind,
+            job: e.job.map(|j| j.0),
+            task: e.task.map(|t| t.0),
+            data: e.body,
+        }
+    }
 }

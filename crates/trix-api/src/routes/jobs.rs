@@ -1,15 +1,30 @@
 //! Jobs: submit, list, follow, cancel, retry.
 
-use axum::Json;
 use std::collections::BTreeMap;
 
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use trix_db::DbError;
+use trix_db::jobs::{AttemptRow, FindingRow, JobFilter, JobRow, Submit, TaskRow};
+use trix_model::{Digest, Failure, JobId, SharePath, state};
+use trix_plan::task::{IntakeResult, Sidecar, SourceRef};
+use trix_plan::{Delivery, Profile};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::auth::{Caller, Operator};
+use crate::cursor;
+use crate::extract::{Body, Path, Query};
 use crate::media::Media;
 use crate::problem::Problem;
-use crate::routes::publications::Publication;
+use crate::routes::profiles;
+use crate::routes::publications::{self, Publication};
+use crate::routes::session::PrincipalKind;
+use crate::routes::shares::{SOURCE_UNAVAILABLE, bad_path, require_source, sidecars_of};
+use crate::state::App;
+use crate::wanted::Wanted as _;
 
 /// State of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -110,8 +125,8 @@ pub enum FailureOrigin {
 pub struct Failed {
     /// Whether trying again can help.
     pub class: FailureClass,
-    /// Whose fault it is; absent when it was not recorded.
-    pub origin: Option<FailureOrigin>,
+    /// Whose fault it is.
+    pub origin: FailureOrigin,
     /// Stable machine-readable code.
     pub code: String,
     /// One sentence for a person.
@@ -426,8 +441,36 @@ pub struct Commanded {
         (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub async fn list() -> Result<Json<JobList>, Problem> {
-    Err(Problem::unavailable("starting", "handler follows", 1))
+pub async fn list(
+    State(app): State<App>,
+    _: Caller,
+    Query(query): Query<JobsQuery>,
+) -> Result<Json<JobList>, Problem> {
+    let limit = cursor::limit(query.limit, 50, 500)?;
+    let words = query.state.as_deref().unwrap_or("").split(',').filter(|s| !s.is_empty());
+    let states: Vec<state::JobState> = words
+        .map(|word| {
+            word.trim().parse().map_err(|_| {
+                let all: Vec<_> = state::JobState::ALL.iter().map(|s| s.as_str()).collect();
+                Problem::bad_request("bad_state", format!("{word:?} is no state of a job"))
+                    .about(word)
+                    .allowed(all.join(", "))
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    let before = query.cursor.as_deref().map(cursor::decode::<i64>).transpose()?.map(JobId);
+    // One more than is shown tells whether there is a next page.
+    let filter =
+        JobFilter { before, states, title: query.text.filter(|t| !t.is_empty()), limit: limit + 1 };
+    let (rows, overview) = tokio::try_join!(app.db.jobs(&filter), app.db.overview())?;
+    let mut items: Vec<Job> = rows.into_iter().map(Job::from).collect();
+    let more = items.len() > limit as usize;
+    items.truncate(limit as usize);
+    let next = match items.last() {
+        Some(last) if more => Some(cursor::encode(&last.id)?),
+        _ => None,
+    };
+    Ok(Json(JobList { items, next, counts: overview.jobs }))
 }
 
 /// Submits a job. Operators only. The same key with the same body gives the same job.
@@ -444,8 +487,80 @@ pub async fn list() -> Result<Json<JobList>, Problem> {
         (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub async fn submit() -> Result<Json<Job>, Problem> {
-    Err(Problem::unavailable("starting", "handler follows", 1))
+pub async fn submit(
+    State(app): State<App>,
+    Operator(caller): Operator,
+    headers: HeaderMap,
+    Body(wish): Body<NewJob>,
+) -> Result<(StatusCode, Json<Job>), Problem> {
+    let key = idempotency_key(&headers, &caller)?;
+    let request = serde_json::to_value(&wish)
+        .map_err(|e| Problem::internal("reading the wish for a job", &e))?;
+    let request_hash = Digest(*blake3::hash(request.to_string().as_bytes()).as_bytes());
+    // A repetition gets its answer even if the file or the profile is gone by now.
+    if let Some(earlier) = app.db.submitted(caller.id, &key).await? {
+        if earlier.request_hash != request_hash {
+            return Err(key_reused(&key));
+        }
+        return Ok((StatusCode::OK, Json(job_row(&app, earlier.job).await?.into())));
+    }
+    let source: SharePath = wish.source.parse().map_err(|e| bad_path(&wish.source, &e))?;
+    if source.path.is_root() {
+        return Err(Problem::bad_request("bad_path", "the source is a share, not a file on it")
+            .about(&wish.source)
+            .allowed("share:relative/path of a file"));
+    }
+    let title = title(&wish, &source)?;
+    let band = match wish.band.unwrap_or(5) {
+        band @ 0..=9 => band,
+        band => {
+            return Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "bad_band",
+                format!("priority {band} is refused"),
+            )
+            .about("band")
+            .allowed("0 to 9"));
+        }
+    };
+    require_source(&app, &source.share)?;
+    let (profile_id, profile) = profile(&app, &wish.profile).await?;
+    let engine = engine(&app).await?;
+    let (file, sidecars) = look(&app, &source).await?;
+    let plan = trix_plan::plan0(&file, &sidecars, &profile, &engine, Delivery::Shares)
+        .map_err(Failure::from)?;
+    let submit = Submit {
+        principal: caller.id,
+        key: key.clone(),
+        request_hash,
+        request,
+        title,
+        profile: profile_id,
+        sources: vec![source],
+        band,
+        plan,
+    };
+    let mut audit = caller.audit("job.submit", "job");
+    let db = app.db.clone();
+    let submitted = app
+        .finish(async move {
+            let submitted = db.submit(&submit).await.map_err(|e| match e {
+                DbError::Conflict { code, .. } if code == "submit_key_reused" => {
+                    key_reused(&submit.key)
+                }
+                e => e.into(),
+            })?;
+            if submitted.created {
+                audit.object = format!("job/{}", submitted.job);
+                db.audit(&audit).await?;
+            }
+            Ok(submitted)
+        })
+        .await?;
+    let job = job_row(&app, submitted.job).await?;
+    tracing::info!(job = %job.id, title = job.title, created = submitted.created, "job submitted");
+    let status = if submitted.created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(job.into())))
 }
 
 /// A job with all that belongs to it.
@@ -460,8 +575,40 @@ pub async fn submit() -> Result<Json<Job>, Problem> {
         (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub async fn get() -> Result<Json<JobDetail>, Problem> {
-    Err(Problem::unavailable("starting", "handler follows", 1))
+pub async fn get(
+    State(app): State<App>,
+    _: Caller,
+    Path(id): Path<i64>,
+) -> Result<Json<JobDetail>, Problem> {
+    let job = JobId(id);
+    // Read before all else: what happens meanwhile comes again as an event.
+    let seq = app.db.event_head().await?.head;
+    let row = job_row(&app, job).await?;
+    let (tasks, attempts, findings, publications, intake) = tokio::try_join!(
+        app.db.tasks(job),
+        app.db.attempts(job),
+        app.db.findings(job),
+        app.db.publications(job),
+        app.db.task_detail(job, INTAKE),
+    )?;
+    let intake = intake.filter(|v| !v.is_null()).map(read_intake).transpose()?;
+    let names: BTreeMap<String, state::TaskState> =
+        tasks.iter().map(|t| (t.name.clone(), t.state)).collect();
+    Ok(Json(JobDetail {
+        job: row.into(),
+        tasks: tasks.into_iter().map(|t| task(t, &names)).collect(),
+        attempts: attempts.into_iter().map(Attempt::from).collect(),
+        findings: findings.into_iter().map(Finding::from).collect(),
+        media: intake.as_ref().map(|i| Media::from(&i.media)),
+        checksums: intake.as_ref().map(|i| Checksums {
+            sha256: i.hashes.sha256.to_string(),
+            md5: i.hashes.md5.to_string(),
+            xxh3: i.hashes.xxh3.to_string(),
+            size: i.hashes.size,
+        }),
+        publications: publications.into_iter().map(Publication::from).collect(),
+        seq,
+    }))
 }
 
 /// The plan in words; 409 `not_inspected` before intake is done.
@@ -476,8 +623,38 @@ pub async fn get() -> Result<Json<JobDetail>, Problem> {
         (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub async fn plan() -> Result<Json<PlanText>, Problem> {
-    Err(Problem::unavailable("starting", "handler follows", 1))
+pub async fn plan(
+    State(app): State<App>,
+    _: Caller,
+    Path(id): Path<i64>,
+) -> Result<Json<PlanText>, Problem> {
+    let row = job_row(&app, JobId(id)).await?;
+    let detail = app.db.task_detail(row.id, INTAKE).await?;
+    let Some(detail) = detail.filter(|v| !v.is_null()) else {
+        return Err(Problem::conflict(
+            "not_inspected",
+            "the source was not inspected yet, so there is nothing to plan from",
+        )
+        .about(id));
+    };
+    let intake = read_intake(detail)?;
+    let stored = app.db.profile(row.profile_id).await?;
+    let stored = stored.ok_or_else(|| Problem::not_found("profile", row.profile_id))?;
+    let profile = Profile::parse(&stored.body).map_err(|e| profiles::refused(&e))?;
+    let location = row.sources.first().cloned();
+    let location = location.ok_or_else(|| Problem::not_found("source of job", id))?;
+    // The plan is a pure function, so it is made again instead of being stored twice. Only
+    // its keys depend on the source's time, and the explanation does not show them.
+    let source = SourceRef { location, size: intake.hashes.size, mtime_ns: 0 };
+    let (engine, title) = (row.engine.clone(), row.title.clone());
+    let text = tokio::task::spawn_blocking(move || {
+        let plan = trix_plan::plan1(&profile, &intake, &source, &engine, &title, Delivery::Shares)?;
+        trix_plan::explain(&profile, &intake, &plan)
+    })
+    .await
+    .map_err(|e| Problem::internal("explaining a plan", &e))?
+    .map_err(Failure::from)?;
+    Ok(Json(PlanText { job: id, engine: row.engine, text }))
 }
 
 /// Cancels a job. Operators only.
@@ -492,8 +669,22 @@ pub async fn plan() -> Result<Json<PlanText>, Problem> {
         (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub async fn cancel() -> Result<Json<Commanded>, Problem> {
-    Err(Problem::unavailable("starting", "handler follows", 1))
+pub async fn cancel(
+    State(app): State<App>,
+    Operator(caller): Operator,
+    Path(id): Path<i64>,
+) -> Result<Json<Commanded>, Problem> {
+    let audit = caller.audit("job.cancel", format!("job/{id}"));
+    let db = app.db.clone();
+    let state = app
+        .finish(async move {
+            let state = db.cancel(JobId(id)).await?;
+            db.audit(&audit).await?;
+            Ok(state)
+        })
+        .await?;
+    tracing::info!(job = id, %state, "job cancel asked for");
+    Ok(Json(Commanded { job: id, state: state.into() }))
 }
 
 /// Tries the failed tasks of a failed job again. Operators only.
@@ -508,6 +699,365 @@ pub async fn cancel() -> Result<Json<Commanded>, Problem> {
         (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub async fn retry() -> Result<Json<Commanded>, Problem> {
-    Err(Problem::unavailable("starting", "handler follows", 1))
+pub async fn retry(
+    State(app): State<App>,
+    Operator(caller): Operator,
+    Path(id): Path<i64>,
+) -> Result<Json<Commanded>, Problem> {
+    let audit = caller.audit("job.retry", format!("job/{id}"));
+    let db = app.db.clone();
+    let state = app
+        .finish(async move {
+            let state = db.retry(JobId(id)).await?;
+            db.audit(&audit).await?;
+            Ok(state)
+        })
+        .await?;
+    tracing::info!(job = id, %state, "job retry asked for");
+    Ok(Json(Commanded { job: id, state: state.into() }))
+}
+
+/// Name of the task that inspects the source.
+const INTAKE: &str = "intake";
+/// Longest title in characters.
+const TITLE: usize = 200;
+
+async fn job_row(app: &App, job: JobId) -> Result<JobRow, Problem> {
+    app.db.job(job).await?.ok_or_else(|| Problem::not_found("job", job))
+}
+
+fn read_intake(detail: serde_json::Value) -> Result<IntakeResult, Problem> {
+    serde_json::from_value(detail)
+        .map_err(|e| Problem::internal("reading the result of an inspection", &e))
+}
+
+fn key_reused(key: &str) -> Problem {
+    Problem::conflict("key_reused", "the idempotency key was used with another body")
+        .about(key)
+        .allowed("the same body, or a new key")
+}
+
+/// Programs must say which requests are one; a browser that says nothing means a new one.
+fn idempotency_key(headers: &HeaderMap, caller: &Caller) -> Result<String, Problem> {
+    const ALLOWED: &str = "the header Idempotency-Key with 1 to 200 printable ASCII characters";
+    let Some(value) = headers.get("idempotency-key") else {
+        return match caller.kind {
+            PrincipalKind::User => Ok(uuid::Uuid::new_v4().to_string()),
+            PrincipalKind::Service => Err(Problem::bad_request(
+                "idempotency_key_required",
+                "a program says which of its requests are the same one",
+            )
+            .allowed(ALLOWED)),
+        };
+    };
+    match value.to_str() {
+        Ok(key)
+            if (1..=200).contains(&key.len()) && key.bytes().all(|b| (32..127).contains(&b)) =>
+        {
+            Ok(key.to_owned())
+        }
+        _ => Err(Problem::bad_request("bad_idempotency_key", "the idempotency key is refused")
+            .allowed(ALLOWED)),
+    }
+}
+
+fn title(wish: &NewJob, source: &SharePath) -> Result<String, Problem> {
+    let file = source.path.file_name();
+    let given = wish.title.as_deref().map(str::trim);
+    let title = match given {
+        Some(title) => title,
+        None => file.rsplit_once('.').map_or(file, |(stem, _)| stem),
+    };
+    let title = if title.is_empty() && given.is_none() { file } else { title };
+    let length = title.chars().count();
+    if (1..=TITLE).contains(&length) && !title.chars().any(char::is_control) {
+        return Ok(title.to_owned());
+    }
+    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_title", "the title is refused")
+        .about("title")
+        .allowed("1 to 200 characters without control characters"))
+}
+
+/// The current version of a profile, checked against the shares that exist.
+async fn profile(app: &App, name: &str) -> Result<(i64, Profile), Problem> {
+    let (all, shares) = tokio::try_join!(app.db.profiles(), app.db.shares())?;
+    let Some(row) = all.iter().find(|p| p.name == name) else {
+        let mut known: Vec<_> = all.iter().map(|p| p.name.as_str()).collect();
+        known.sort_unstable();
+        return Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "unknown_profile",
+            format!("there is no profile {name:?}"),
+        )
+        .about(name)
+        .allowed(known.join(", ")));
+    };
+    let profile = Profile::parse(&row.body).map_err(|e| profiles::refused(&e))?;
+    for share in profile.shares() {
+        use trix_db::catalog::ShareRole as R;
+        let writable = |r: R| matches!(r, R::Output | R::Preview);
+        if !shares.iter().any(|s| s.name == *share && writable(s.role)) {
+            let names = shares.iter().filter(|s| writable(s.role)).map(|s| s.name.as_str());
+            return Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "unknown_share",
+                format!("profile {name} publishes to share {share}, which is not there"),
+            )
+            .about(share)
+            .allowed(names.collect::<Vec<_>>().join(", ")));
+        }
+    }
+    Ok((row.id, profile))
+}
+
+/// The engine that the plan is pinned to.
+async fn engine(app: &App) -> Result<String, Problem> {
+    if let Some(engine) = &app.engine {
+        return Ok(engine.clone());
+    }
+    let workers = app.db.workers(false).await?;
+    let active = workers.into_iter().filter(|w| w.state == state::WorkerState::Active);
+    active.max_by_key(|w| w.id).map(|w| w.engine).ok_or_else(|| {
+        Problem::unavailable("no_worker", "no worker is there whose engine the plan could take", 10)
+    })
+}
+
+/// Size and time of the source, and the checksum files beside it.
+async fn look(app: &App, source: &SharePath) -> Result<(SourceRef, Vec<Sidecar>), Problem> {
+    let path = source.path.clone();
+    let (file, beside) = app
+        .shares
+        .call(&source.share, SOURCE_UNAVAILABLE, move |share| {
+            let file = share.source_ref(&path)?;
+            let mut beside = share.list(&path.parent())?;
+            beside.retain(|e| e.kind == trix_storage::dir::EntryKind::File && e.unusable.is_none());
+            Ok((file, beside))
+        })
+        .await?;
+    let names: Vec<String> = beside.iter().map(|e| e.name.clone()).collect();
+    let folder = source.path.parent();
+    let sidecars = sidecars_of(&names, source.path.file_name())
+        .into_iter()
+        .filter_map(|(algorithm, name)| {
+            let entry = beside.iter().find(|e| e.name == name)?;
+            let location = SharePath::new(source.share.clone(), folder.join(name).ok()?);
+            Some(Sidecar { algorithm, location, size: entry.size, mtime_ns: entry.mtime_ns })
+        })
+        .collect();
+    Ok((file, sidecars))
+}
+
+/// A task as the API shows it; `states` are those of the whole job by name.
+fn task(t: TaskRow, states: &BTreeMap<String, state::TaskState>) -> Task {
+    let waits_for = waits_for(&t, states);
+    Task {
+        id: t.id.0,
+        name: t.name,
+        kind: t.kind,
+        state: t.state.into(),
+        needs: t.needs,
+        epoch: t.epoch.0,
+        cached: t.cache_hit,
+        roll_forward: t.roll_forward,
+        estimate_ms: t.estimate_ms,
+        progress: t.progress.map(Progress::from),
+        waits_for,
+        failure: t.failure.map(Failed::from),
+        node: t.node,
+        started_at: t.started_at,
+        ended_at: t.ended_at,
+    }
+}
+
+/// Why a task does not run, in words.
+fn waits_for(t: &TaskRow, states: &BTreeMap<String, state::TaskState>) -> Option<String> {
+    use state::TaskState as S;
+    match t.state {
+        S::Waiting => {
+            let settled = |name: &&String| matches!(states.get(*name), Some(S::Done | S::Skipped));
+            let open: Vec<&String> = t.needs.iter().filter(|n| !settled(n)).collect();
+            Some(match open.as_slice() {
+                [] => "waits for the tasks that it needs".to_owned(),
+                [one] => format!("waits for {one}"),
+                [first, rest @ ..] => format!("waits for {first} and {} more", rest.len()),
+            })
+        }
+        S::Ready => Some(match t.block_reason.as_deref() {
+            _ if t.delay_ms > 0 => {
+                format!("waits {} s before the next try", t.delay_ms.div_ceil(1000))
+            }
+            Some("no_worker") => "no worker is there".to_owned(),
+            Some("engine") => "no worker has the engine that the job was planned for".to_owned(),
+            Some("resources") => "no worker has enough cores, memory or scratch in all".to_owned(),
+            Some("delayed") => "waits before the next try".to_owned(),
+            Some(reason) => match reason.strip_prefix("share:") {
+                Some(share) => format!("share {share} is away on every worker"),
+                None => reason.to_owned(),
+            },
+            None => "waits for a free worker".to_owned(),
+        }),
+        _ => None,
+    }
+}
+
+impl From<JobRow> for Job {
+    fn from(j: JobRow) -> Job {
+        let c = j.counts;
+        let state: JobState = j.state.into();
+        let fraction = match state {
+            JobState::Succeeded => 1.0,
+            _ => crate::tail::fraction(&c),
+        };
+        Job {
+            id: j.id.0,
+            title: j.title,
+            source: j.sources.first().map(|s| s.to_string()).unwrap_or_default(),
+            profile: j.profile,
+            state,
+            band: j.band,
+            submitted_by: j.principal,
+            created_at: j.created_at,
+            started_at: j.started_at,
+            ended_at: j.ended_at,
+            engine: j.engine,
+            tasks: TaskCounts {
+                total: c.total,
+                waiting: c.waiting,
+                ready: c.ready,
+                running: c.running,
+                done: c.done,
+                cached: c.cached,
+                failed: c.failed,
+                cancelled: c.cancelled,
+            },
+            fraction,
+            planned: j.planned,
+            failure: j.failure.map(Failed::from),
+            poster_url: None,
+        }
+    }
+}
+
+impl From<AttemptRow> for Attempt {
+    fn from(a: AttemptRow) -> Attempt {
+        Attempt {
+            task: a.task.0,
+            name: a.name,
+            epoch: a.epoch.0,
+            state: a.state.into(),
+            node: a.node,
+            worker: a.worker.0,
+            started_at: a.started_at,
+            ended_at: a.ended_at,
+            failure: a.failure.map(Failed::from),
+            result_lost: a.result_lost,
+            progress: a.progress.map(Progress::from),
+            usage: a.usage.map(|u| Usage {
+                cpu_ms: u.cpu_ms,
+                wall_ms: u.wall_ms,
+                max_rss: u.max_rss,
+                read: u.read,
+                written: u.written,
+            }),
+        }
+    }
+}
+
+impl From<FindingRow> for Finding {
+    fn from(f: FindingRow) -> Finding {
+        use trix_model::Severity as S;
+        let FindingRow { task, finding } = f;
+        Finding {
+            task,
+            code: finding.code,
+            severity: match finding.severity {
+                S::Info => Severity::Info,
+                S::Warning => Severity::Warning,
+                S::Error => Severity::Error,
+            },
+            message: finding.message,
+            stream: finding.stream,
+            first_frame: finding.frames.map(|f| f.0),
+            last_frame: finding.frames.map(|f| f.1),
+            measured: finding.measured,
+            allowed: finding.allowed,
+        }
+    }
+}
+
+impl From<Failure> for Failed {
+    fn from(f: Failure) -> Failed {
+        use trix_model::{ErrorClass as C, ErrorOrigin as O};
+        Failed {
+            class: match f.class {
+                C::Transient => FailureClass::Transient,
+                C::Resource => FailureClass::Resource,
+                C::Deterministic => FailureClass::Deterministic,
+                C::Crash => FailureClass::Crash,
+            },
+            origin: match f.origin {
+                O::Source => FailureOrigin::Source,
+                O::Request => FailureOrigin::Request,
+                O::Node => FailureOrigin::Node,
+                O::Share => FailureOrigin::Share,
+                O::Engine => FailureOrigin::Engine,
+                O::Bug => FailureOrigin::Bug,
+            },
+            code: f.code,
+            message: f.message,
+            object: (!f.object.is_empty()).then_some(f.object),
+        }
+    }
+}
+
+impl From<trix_model::Progress> for Progress {
+    fn from(p: trix_model::Progress) -> Progress {
+        Progress { phase: p.phase, done: p.done, total: p.total, frames: p.frames }
+    }
+}
+
+impl From<state::JobState> for JobState {
+    fn from(s: state::JobState) -> JobState {
+        use state::JobState as S;
+        match s {
+            S::Accepted => JobState::Accepted,
+            S::Inspecting => JobState::Inspecting,
+            S::Running => JobState::Running,
+            S::WaitingGate => JobState::WaitingGate,
+            S::Paused => JobState::Paused,
+            S::Succeeded => JobState::Succeeded,
+            S::Failed => JobState::Failed,
+            S::Cancelling => JobState::Cancelling,
+            S::Cancelled => JobState::Cancelled,
+        }
+    }
+}
+
+impl From<state::TaskState> for TaskState {
+    fn from(s: state::TaskState) -> TaskState {
+        use state::TaskState as S;
+        match s {
+            S::Waiting => TaskState::Waiting,
+            S::Ready => TaskState::Ready,
+            S::Running => TaskState::Running,
+            S::Done => TaskState::Done,
+            S::Failed => TaskState::Failed,
+            S::Cancelled => TaskState::Cancelled,
+            S::Quarantined => TaskState::Quarantined,
+            S::Skipped => TaskState::Skipped,
+        }
+    }
+}
+
+impl From<state::AttemptState> for AttemptState {
+    fn from(s: state::AttemptState) -> AttemptState {
+        use state::AttemptState as S;
+        match s {
+            S::Running => AttemptState::Running,
+            S::Succeeded => AttemptState::Succeeded,
+            S::Failed => AttemptState::Failed,
+            S::Lost => AttemptState::Lost,
+            S::Cancelled => AttemptState::Cancelled,
+        }
+    }
 }

@@ -81,7 +81,7 @@ pub fn api() -> OpenApiRouter<App> {
         .routes(routes!(shares::list))
         .routes(routes!(shares::entries))
         .routes(routes!(profiles::list))
-        .routes(routes!(profiles::get))
+        .routes(routes!(profiles::get, profiles::put))
         .routes(routes!(profiles::validate))
         .routes(routes!(jobs::list, jobs::submit))
         .routes(routes!(jobs::get))

@@ -1,11 +1,15 @@
 //! Machines and their workers.
 
 use axum::Json;
+use axum::extract::State;
 use serde::Serialize;
 use time::OffsetDateTime;
+use trix_db::jobs::{NodeRow, WorkerRow};
 use utoipa::ToSchema;
 
+use crate::auth::Caller;
 use crate::problem::Problem;
+use crate::state::App;
 
 /// An amount of a node's resources.
 #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
@@ -94,6 +98,46 @@ pub struct NodeList {
         (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub async fn list() -> Result<Json<NodeList>, Problem> {
-    Err(Problem::unavailable("starting", "handler follows", 1))
+pub async fn list(State(app): State<App>, _: Caller) -> Result<Json<NodeList>, Problem> {
+    let mut items: Vec<Node> = app.db.nodes().await?.into_iter().map(Node::from).collect();
+    items.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Json(NodeList { items }))
+}
+
+impl From<NodeRow> for Node {
+    fn from(n: NodeRow) -> Node {
+        Node { id: n.id.0, name: n.name, worker: n.worker.map(Worker::from) }
+    }
+}
+
+impl From<WorkerRow> for Worker {
+    fn from(w: WorkerRow) -> Worker {
+        use trix_model::state::WorkerState as S;
+        Worker {
+            id: w.id.0,
+            state: match w.state {
+                S::Active => WorkerState::Active,
+                S::Draining => WorkerState::Draining,
+                S::Lost => WorkerState::Lost,
+                S::Gone => WorkerState::Gone,
+            },
+            silent: w.suspect,
+            version: w.version,
+            engine: w.engine,
+            pid: w.pid,
+            started_at: w.started_at,
+            last_seen: w.last_seen,
+            age_ms: w.age_ms,
+            capacity: w.capacity.into(),
+            free: w.free.into(),
+            running: w.running,
+            shares_ok: w.shares_ok,
+        }
+    }
+}
+
+impl From<trix_db::Resources> for Resources {
+    fn from(r: trix_db::Resources) -> Resources {
+        Resources { mcpu: r.mcpu, ram: r.ram, scratch: r.scratch }
+    }
 }

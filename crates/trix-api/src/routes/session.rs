@@ -1,10 +1,21 @@
 //! Signing in: by password, by a one-time link, and setting up the first account.
 
-use crate::problem::Problem;
 use axum::Json;
+use axum::extract::State;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{AppendHeaders, IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use trix_db::DbError;
+use trix_db::access::{AuditEntry, Principal};
 use utoipa::ToSchema;
+
+use crate::auth::{self, Caller};
+use crate::extract::Body;
+use crate::password;
+use crate::problem::Problem;
+use crate::state::App;
 
 /// What somebody may do; each role includes the ones before it.
 #[derive(
@@ -109,8 +120,8 @@ pub struct SetUp {
         (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub async fn me() -> Result<Json<Me>, Problem> {
-    Err(Problem::unavailable("starting", "handler follows", 1))
+pub async fn me(caller: Caller) -> Json<Me> {
+    Json(caller.me())
 }
 
 /// Signs in by name and password; sets the session cookie.
@@ -126,8 +137,26 @@ pub async fn me() -> Result<Json<Me>, Problem> {
         (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub async fn log_in() -> Result<Json<Me>, Problem> {
-    Err(Problem::unavailable("starting", "handler follows", 1))
+pub async fn log_in(
+    State(app): State<App>,
+    from: From,
+    Body(wish): Body<LogIn>,
+) -> Result<Response, Problem> {
+    auth::require_cookie(&from.headers, &app)?;
+    app.brake.check(&wish.name, &from.ip)?;
+    let entry = app.db.password_entry(&wish.name).await?;
+    let stored = entry.as_ref().map(|e| e.hash.clone());
+    let fits = password::verify(wish.password, stored).await?;
+    let Some(entry) = entry.filter(|_| fits) else {
+        app.brake.failed(&wish.name, &from.ip);
+        return Err(Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "wrong_password",
+            "name or password is wrong",
+        ));
+    };
+    app.brake.succeeded(&wish.name, &from.ip);
+    signed_in(app, from, entry.principal, "session.log_in").await
 }
 
 /// Signs out.
@@ -141,8 +170,20 @@ pub async fn log_in() -> Result<Json<Me>, Problem> {
         (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub async fn log_out() -> Result<axum::http::StatusCode, Problem> {
-    Err(Problem::unavailable("starting", "handler follows", 1))
+pub async fn log_out(State(app): State<App>, caller: Caller) -> Result<Response, Problem> {
+    let Some((session, _)) = caller.session else {
+        return Err(Problem::conflict("no_session", "a token has no session to end"));
+    };
+    let audit = caller.audit("session.log_out", format!("session/{session}"));
+    let db = app.db.clone();
+    app.finish(async move {
+        db.end_session(caller.id, session).await?;
+        db.audit(&audit).await?;
+        Ok(())
+    })
+    .await?;
+    let cookies = auth::cleared_cookies().map(|c| (header::SET_COOKIE, c));
+    Ok((StatusCode::NO_CONTENT, AppendHeaders(cookies)).into_response())
 }
 
 /// Says what a one-time link is for, without using it up.
@@ -158,8 +199,15 @@ pub async fn log_out() -> Result<axum::http::StatusCode, Problem> {
         (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub async fn inspect_link() -> Result<Json<LinkInfo>, Problem> {
-    Err(Problem::unavailable("starting", "handler follows", 1))
+pub async fn inspect_link(
+    State(app): State<App>,
+    from: From,
+    Body(wish): Body<LinkToken>,
+) -> Result<Json<LinkInfo>, Problem> {
+    app.brake.check(LINKS, &from.ip)?;
+    let link = app.db.peek_link(&wish.token).await.map_err(|e| used_up(&app, &from, e))?;
+    let purpose = if link.principal.is_some() { LinkPurpose::Login } else { LinkPurpose::Setup };
+    Ok(Json(LinkInfo { purpose, name: link.principal.map(|p| p.name) }))
 }
 
 /// Signs in by a one-time login link; sets the session cookie.
@@ -175,8 +223,23 @@ pub async fn inspect_link() -> Result<Json<LinkInfo>, Problem> {
         (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub async fn use_link() -> Result<Json<Me>, Problem> {
-    Err(Problem::unavailable("starting", "handler follows", 1))
+pub async fn use_link(
+    State(app): State<App>,
+    from: From,
+    Body(wish): Body<LinkToken>,
+) -> Result<Response, Problem> {
+    auth::require_cookie(&from.headers, &app)?;
+    app.brake.check(LINKS, &from.ip)?;
+    let link = app.db.peek_link(&wish.token).await.map_err(|e| used_up(&app, &from, e))?;
+    if link.principal.is_none() {
+        return Err(Problem::conflict(
+            "setup_link",
+            "the link sets up the first account; it needs a name and a password",
+        ));
+    }
+    let principal =
+        app.db.use_link(&wish.token, None).await.map_err(|e| used_up(&app, &from, e))?;
+    signed_in(app, from, principal, "session.link").await
 }
 
 /// Makes the first account by the set-up link and signs in; sets the session cookie.
@@ -192,6 +255,117 @@ pub async fn use_link() -> Result<Json<Me>, Problem> {
         (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub async fn set_up() -> Result<Json<Me>, Problem> {
-    Err(Problem::unavailable("starting", "handler follows", 1))
+pub async fn set_up(
+    State(app): State<App>,
+    from: From,
+    Body(wish): Body<SetUp>,
+) -> Result<Response, Problem> {
+    auth::require_cookie(&from.headers, &app)?;
+    app.brake.check(LINKS, &from.ip)?;
+    check_name(&wish.name)?;
+    if !PASSWORD_BYTES.contains(&wish.password.len()) {
+        return Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "bad_password",
+            "the password is too short or too long",
+        )
+        .about("password")
+        .allowed("10 to 1024 bytes"));
+    }
+    // Looked at before the password is hashed, which is costly and open to everybody.
+    let link = app.db.peek_link(&wish.token).await.map_err(|e| used_up(&app, &from, e))?;
+    if link.principal.is_some() {
+        return Err(Problem::conflict("login_link", "the link signs in an account that exists"));
+    }
+    let hash = password::hash(wish.password).await?;
+    let admin = Some((wish.name.as_str(), hash.as_str()));
+    let principal =
+        app.db.use_link(&wish.token, admin).await.map_err(|e| used_up(&app, &from, e))?;
+    signed_in(app, from, principal, "session.set_up").await
+}
+
+/// Stands for the account in the brake when links are tried.
+const LINKS: &str = "one-time link";
+/// Lengths of a password that are allowed.
+const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 10..=1024;
+
+/// Where a request that is not signed in comes from.
+pub struct From {
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Address of the client.
+    pub ip: String,
+}
+
+impl<S: Sync> axum::extract::FromRequestParts<S> for From {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<From, Self::Rejection> {
+        Ok(From { headers: parts.headers.clone(), ip: auth::client_address(parts) })
+    }
+}
+
+/// Names of accounts and tokens.
+pub(crate) fn check_name(name: &str) -> Result<(), Problem> {
+    let ok = (1..=64).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-@".contains(&b));
+    if ok {
+        return Ok(());
+    }
+    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_name", "the name is refused")
+        .about(name)
+        .allowed("1 to 64 letters a to z, digits, and . _ - @"))
+}
+
+/// A link that is not good is a guess as far as we know.
+fn used_up(app: &App, from: &From, e: DbError) -> Problem {
+    match e {
+        DbError::Denied { .. } => {
+            app.brake.failed(LINKS, &from.ip);
+            Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "link_used",
+                "the link was used, has run out, or was replaced by a newer one",
+            )
+            .allowed("a new link: trix login-link, on the machine that the service runs on")
+        }
+        e => e.into(),
+    }
+}
+
+/// Opens a session and sets its cookie.
+async fn signed_in(
+    app: App,
+    from: From,
+    principal: Principal,
+    action: &str,
+) -> Result<Response, Problem> {
+    let agent: String = from
+        .headers
+        .get(header::USER_AGENT)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or("")
+        .chars()
+        .take(200)
+        .collect();
+    let (db, ip, id) = (app.db.clone(), from.ip.clone(), principal.id);
+    let action = action.to_owned();
+    let secret = app
+        .finish(async move {
+            let secret = db.create_session(id, &agent, &ip, auth::SESSION).await?;
+            let object = format!("session/{}", secret.id);
+            let detail = serde_json::Value::Null;
+            db.audit(&AuditEntry { principal: Some(id), ip, action, object, detail }).await?;
+            Ok(secret)
+        })
+        .await?;
+    let cookie: HeaderValue = auth::session_cookie(&from.headers, &app, &secret.secret)?;
+    let me = Me {
+        id,
+        name: principal.name,
+        kind: PrincipalKind::User,
+        role: principal.role.into(),
+        session_ends_at: Some(OffsetDateTime::now_utc() + auth::SESSION),
+    };
+    Ok(([(header::SET_COOKIE, cookie)], Json(me)).into_response())
 }

@@ -1,12 +1,17 @@
 //! The service itself.
 
-use crate::problem::Problem;
-use axum::Json;
 use std::collections::BTreeMap;
 
+use axum::Json;
+use axum::extract::State;
 use serde::Serialize;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
+
+use crate::auth::Caller;
+use crate::problem::Problem;
+use crate::state::App;
+use crate::wanted::Wanted as _;
 
 /// Connection to the database.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -73,6 +78,31 @@ pub struct System {
         (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub async fn system() -> Result<Json<System>, Problem> {
-    Err(Problem::unavailable("starting", "handler follows", 1))
+pub async fn system(State(app): State<App>, _: Caller) -> Result<Json<System>, Problem> {
+    let overview = app.db.overview().await?;
+    let health = app.health.borrow().clone();
+    let database = DatabaseStatus {
+        ok: health.ok,
+        since: health.since,
+        reason: (!health.ok).then_some(health.reason),
+        incarnation: Some(overview.incarnation.to_string()),
+        schema_version: Some(overview.schema_version),
+    };
+    let leader = overview.leader.map(|l| Leader {
+        epoch: l.epoch,
+        holder: l.holder,
+        since: l.since,
+        up_ms: l.up_ms,
+        alive: l.alive,
+    });
+    Ok(Json(System {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at: app.started_at,
+        database,
+        leader,
+        event_head: overview.event_head,
+        jobs: overview.jobs,
+        tasks: overview.tasks,
+        workers: overview.workers,
+    }))
 }

@@ -1,12 +1,19 @@
 //! Tokens for programs. A token is shown once; the database keeps its SHA-256.
 
 use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use trix_db::access::TokenRow;
 use utoipa::ToSchema;
 
+use crate::auth::Admin;
+use crate::extract::{Body, Path};
 use crate::problem::Problem;
-use crate::routes::session::Role;
+use crate::routes::session::{Role, check_name};
+use crate::state::App;
+use crate::wanted::Wanted as _;
 
 /// A token as it is listed; the secret is not kept.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -72,8 +79,9 @@ pub struct CreatedToken {
         (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub async fn list() -> Result<Json<TokenList>, Problem> {
-    Err(Problem::unavailable("starting", "handler follows", 1))
+pub async fn list(State(app): State<App>, _: Admin) -> Result<Json<TokenList>, Problem> {
+    let items = app.db.all_tokens().await?.into_iter().map(Token::from).collect();
+    Ok(Json(TokenList { items }))
 }
 
 /// Makes a token. Admins only.
@@ -88,8 +96,47 @@ pub async fn list() -> Result<Json<TokenList>, Problem> {
         (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub async fn create() -> Result<Json<CreatedToken>, Problem> {
-    Err(Problem::unavailable("starting", "handler follows", 1))
+pub async fn create(
+    State(app): State<App>,
+    Admin(caller): Admin,
+    Body(wish): Body<NewToken>,
+) -> Result<(StatusCode, Json<CreatedToken>), Problem> {
+    check_name(&wish.name)?;
+    if let Some(days) = wish.days
+        && !(1..=3650).contains(&days)
+    {
+        return Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "bad_days",
+            format!("a token of {days} days is refused"),
+        )
+        .about("days")
+        .allowed("1 to 3650, or absent"));
+    }
+    let created_at = OffsetDateTime::now_utc();
+    let expires_at = wish.days.map(|d| created_at + time::Duration::days(i64::from(d)));
+    let audit = caller.audit("token.create", format!("token/{}", wish.name));
+    let (db, name, role) = (app.db.clone(), wish.name.clone(), wish.role);
+    let secret = app
+        .finish(async move {
+            // Each token is a principal of its own, so that idempotency keys and the
+            // audit trail tell programs apart.
+            let principal = db.create_principal(&name, role.into(), None).await?;
+            let secret = db.create_token(principal.id, &name, expires_at).await?;
+            db.audit(&audit).await?;
+            Ok(secret)
+        })
+        .await?;
+    let token = Token {
+        id: secret.id,
+        name: wish.name,
+        role,
+        created_at,
+        expires_at,
+        revoked_at: None,
+        last_used_at: None,
+    };
+    Ok((StatusCode::CREATED, Json(CreatedToken { secret: secret.secret, token })))
 }
 
 /// Revokes a token. Admins only.
@@ -104,6 +151,33 @@ pub async fn create() -> Result<Json<CreatedToken>, Problem> {
         (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
     )
 )]
-pub async fn revoke() -> Result<axum::http::StatusCode, Problem> {
-    Err(Problem::unavailable("starting", "handler follows", 1))
+pub async fn revoke(
+    State(app): State<App>,
+    Admin(caller): Admin,
+    Path(id): Path<i64>,
+) -> Result<StatusCode, Problem> {
+    let audit = caller.audit("token.revoke", format!("token/{id}"));
+    let db = app.db.clone();
+    app.finish(async move {
+        let all = db.all_tokens().await?;
+        let token = all.iter().find(|t| t.0.id == id).ok_or(Problem::not_found("token", id))?;
+        db.revoke_token(token.0.principal, id).await?;
+        db.audit(&audit).await?;
+        Ok(StatusCode::NO_CONTENT)
+    })
+    .await
+}
+
+impl From<(TokenRow, trix_db::access::Role)> for Token {
+    fn from((t, role): (TokenRow, trix_db::access::Role)) -> Token {
+        Token {
+            id: t.id,
+            name: t.label,
+            role: role.into(),
+            created_at: t.created_at,
+            expires_at: t.expires_at,
+            revoked_at: t.revoked_at,
+            last_used_at: t.last_used_at,
+        }
+    }
 }
