@@ -29,6 +29,7 @@ use trix_db::{Credentials, DbError, ProtocolTimes, RegisterRequest, Resources, W
 use trix_model::{AttemptId, ShareName};
 use trix_slot::{LaunchError, Launcher};
 use trix_storage::StageName;
+use uuid::Uuid;
 
 use crate::attempt::{Context, Stop};
 use crate::core::{Action, Call, CallError, Core, CoreConfig, Event, Reply};
@@ -104,12 +105,16 @@ pub enum WorkerError {
 /// returns, no slot of it lives.
 pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), WorkerError> {
     let path = config.state.clone();
-    let (state, earlier, outbox) = blocking(move || {
+    let (state, earlier, outbox, mut torn) = blocking(move || {
         let state = StateDir::open(&path)?;
-        let (earlier, outbox) = (state.identity()?, state.outbox()?);
-        Ok::<_, StateError>((Arc::new(state), earlier, outbox))
+        let (earlier, outbox, torn) = (state.identity()?, state.outbox()?, state.torn()?);
+        Ok::<_, StateError>((Arc::new(state), earlier, outbox, torn))
     })
     .await?;
+    // What a kept result tells of is still needed: intake's staged copy, for one.
+    torn.retain(|attempt| outbox.iter().all(|result| result.attempt != *attempt));
+    let left = earlier.as_ref().map(|i| Torn { attempts: torn, of: i.registered.incarnation });
+    raise_file_limit();
     let launcher = config.launcher.clone();
     let hello = blocking(move || launcher.hello()).await?;
     let (events, inbox) = unbounded_channel();
@@ -162,6 +167,8 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
         events,
         core,
         me: None,
+        left,
+        torn: Vec::new(),
         running: HashMap::new(),
         call: None,
         begun: Instant::now(),
@@ -177,6 +184,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
+/// Attempts that did not end before their process did.
+struct Torn {
+    attempts: Vec<AttemptId>,
+    /// The cluster that they belong to.
+    of: Uuid,
+}
+
 /// Does what the core says.
 struct Shell {
     config: WorkerConfig,
@@ -185,6 +199,10 @@ struct Shell {
     events: UnboundedSender<Event>,
     core: Core,
     me: Option<Credentials>,
+    /// What an earlier process left, until the cluster is known.
+    left: Option<Torn>,
+    /// Attempts of an earlier process whose stages are removed from shares that come up.
+    torn: Vec<AttemptId>,
     running: HashMap<AttemptId, Arc<Stop>>,
     call: Option<JoinHandle<Result<Reply, CallError>>>,
     begun: Instant,
@@ -234,8 +252,12 @@ impl Shell {
                 }
                 () = tokio::time::sleep_until(wake.into()) => None,
             };
-            if let Some(Event::Ended { attempt, .. }) = &event {
-                self.running.remove(attempt);
+            match &event {
+                Some(Event::Ended { attempt, .. }) => self.ended(*attempt),
+                Some(Event::ShareOk(share)) if !self.torn.is_empty() => {
+                    self.drop_stages(self.torn.clone(), |mount| mount.name == *share);
+                }
+                _ => {}
             }
             let now = self.now();
             actions = match event {
@@ -281,6 +303,7 @@ impl Shell {
             }
             Action::Remember(identity) => {
                 self.me = Some(identity.registered.me.clone());
+                self.adopt_torn(identity.registered.incarnation);
                 let state = self.state.clone();
                 if let Err(e) = blocking(move || state.remember(&identity)).await {
                     // The next process then registers afresh, and the dispatcher
@@ -288,7 +311,7 @@ impl Shell {
                     tracing::error!("keeping the worker's identity: {}", with_causes(&e));
                 }
             }
-            Action::DropStages(attempts) => self.drop_stages(attempts),
+            Action::DropStages(attempts) => self.drop_stages(attempts, |_| true),
             Action::Exit(ended) => {
                 let node = self.config.node.clone();
                 return Some(ended.map_err(|reason| WorkerError::Denied { node, reason }));
@@ -297,8 +320,35 @@ impl Shell {
         None
     }
 
+    /// Removes what a killed process left on the shares: on those that are usable now,
+    /// and on the others once they are. Only within the cluster that it worked for: in
+    /// another one the same numbers are somebody else's.
+    fn adopt_torn(&mut self, incarnation: Uuid) {
+        let Some(Torn { attempts, of }) = self.left.take() else { return };
+        for attempt in &attempts {
+            self.ended(*attempt);
+        }
+        if of == incarnation {
+            self.torn = attempts;
+            self.drop_stages(self.torn.clone(), |_| true);
+        }
+    }
+
+    fn ended(&mut self, attempt: AttemptId) {
+        self.running.remove(&attempt);
+        if let Err(e) = self.state.end(attempt) {
+            tracing::warn!(%attempt, "noting its end: {}", with_causes(&e));
+        }
+    }
+
     fn start(&mut self, claim: trix_db::Claim) {
         let attempt = claim.attempt;
+        // The stage of a publication is what it is rolled forward from: it is not noted.
+        if !matches!(claim.spec, trix_plan::task::TaskSpec::Publish(_))
+            && let Err(e) = self.state.begin(attempt)
+        {
+            tracing::warn!(%attempt, "noting its begin: {}", with_causes(&e));
+        }
         tracing::info!(%attempt, job = %claim.job, task = %claim.name, "attempt starts");
         let started = match self.me.clone() {
             Some(me) => attempt::start(self.context.clone(), claim, me),
@@ -324,11 +374,13 @@ impl Shell {
     }
 
     /// Deletes stages on a thread of its own: a share may hang.
-    fn drop_stages(&self, attempts: Vec<AttemptId>) {
+    fn drop_stages(&self, attempts: Vec<AttemptId>, on: impl Fn(&ShareMount) -> bool) {
         if attempts.is_empty() {
             return;
         }
-        let (context, mounts) = (self.context.clone(), self.config.shares.clone());
+        let context = self.context.clone();
+        let mounts: Vec<ShareMount> =
+            self.config.shares.iter().filter(|mount| on(mount)).cloned().collect();
         let sweep = move || {
             let names: Vec<StageName> = attempts.into_iter().map(StageName::from).collect();
             for mount in mounts {
@@ -417,6 +469,17 @@ fn call_error(e: DbError) -> CallError {
         e if e.is_unavailable() => CallError::Away(text),
         DbError::Denied { .. } => CallError::Denied(text),
         _ => CallError::Broken(text),
+    }
+}
+
+/// A film's chunks are passed to its mux all at once: the usual limit of 1024 files is
+/// too low for long ones, and what is allowed beyond it costs nothing.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(e) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(error = %e, "raising the limit of open files");
     }
 }
 

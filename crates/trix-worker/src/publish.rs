@@ -103,7 +103,7 @@ pub fn publish(
                 Err(StorageError::StageLost { .. }) => {}
                 done => {
                     let receipt = settle(done, &share, claim, &mut fence)?;
-                    drop_emptied(claim, task, &share);
+                    drop_staged(claim, task, &share);
                     return Ok(receipt);
                 }
             }
@@ -117,18 +117,21 @@ pub fn publish(
         stop.check()
     });
     let receipt = settle(done, &share, claim, &mut fence)?;
-    drop_emptied(claim, task, &share);
+    drop_staged(claim, task, &share);
     Ok(receipt)
 }
 
-/// Removes the stages of other tasks whose only file was moved by this publication.
-fn drop_emptied(claim: &Claim, task: &Publish, share: &WritableShare) {
+/// Removes the stages of other tasks whose file is published now: it was moved, or the
+/// very same one stood at its place before.
+fn drop_staged(claim: &Claim, task: &Publish, share: &WritableShare) {
     for file in &task.files {
-        if let PublishFrom::Staged { task: by, .. } = &file.from
-            && let Ok(staged) = staged_by(claim, by)
-            && let Err(e) = share.dir().remove_dir(&staged.location.path.parent())
-        {
-            // Another publication of the job still needs what is in it.
+        let PublishFrom::Staged { task: by, .. } = &file.from else { continue };
+        let Ok(staged) = staged_by(claim, by) else { continue };
+        let path = &staged.location.path;
+        let removed =
+            (share.dir().unlink(path)).and_then(|_| share.dir().remove_dir(&path.parent()));
+        if let Err(e) = removed {
+            // There is something else in it, or the share went away: the janitor's.
             tracing::debug!(attempt = %claim.attempt, "a stage stays: {}", e.with_causes());
         }
     }

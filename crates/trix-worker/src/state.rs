@@ -6,6 +6,7 @@
 //! | `worker.json` | the incarnation and its secret |
 //! | `shares.json` | the markers that writable shares had when they were first used |
 //! | `outbox/<task>-<epoch>.json` | results that no database has confirmed yet |
+//! | `running/<task>-<epoch>` | attempts at work; what is left of them after a crash has stages to remove |
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -54,9 +55,10 @@ pub struct StateDir {
 impl StateDir {
     /// Makes the folder if need be and locks it.
     pub fn open(path: &Path) -> Result<StateDir, StateError> {
-        let outbox = path.join("outbox");
-        (DirBuilder::new().recursive(true).mode(0o700).create(&outbox))
-            .map_err(io_error("making", &outbox))?;
+        for folder in ["outbox", "running"].map(|name| path.join(name)) {
+            (DirBuilder::new().recursive(true).mode(0o700).create(&folder))
+                .map_err(io_error("making", &folder))?;
+        }
         let lock_path = path.join("worker.lock");
         let lock = (OpenOptions::new().create(true).truncate(false).write(true).mode(0o600))
             .open(&lock_path)
@@ -118,6 +120,35 @@ impl StateDir {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error("removing", &path)(e)),
             _ => Ok(()),
         }
+    }
+
+    /// Notes that an attempt begins. Not durable: a crash of the machine is left to the janitor.
+    pub fn begin(&self, attempt: AttemptId) -> Result<(), StateError> {
+        let path = self.path.join(format!("running/{attempt}"));
+        File::create(&path).map(drop).map_err(io_error("making", &path))
+    }
+
+    /// Notes that an attempt has ended.
+    pub fn end(&self, attempt: AttemptId) -> Result<(), StateError> {
+        let path = self.path.join(format!("running/{attempt}"));
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error("removing", &path)(e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Attempts that began and did not end, in an earlier process.
+    pub fn torn(&self) -> Result<Vec<AttemptId>, StateError> {
+        let folder = self.path.join("running");
+        let mut torn = Vec::new();
+        for entry in std::fs::read_dir(&folder).map_err(io_error("listing", &folder))? {
+            let name = entry.map_err(io_error("listing", &folder))?.file_name();
+            torn.extend(name.to_str().and_then(|name| {
+                let (task, epoch) = name.split_once('-')?;
+                Some(AttemptId { task: task.parse().ok()?, epoch: epoch.parse().ok()? })
+            }));
+        }
+        Ok(torn)
     }
 
     /// `None` if there is none. A file that cannot be understood (written by another version,
@@ -191,6 +222,18 @@ mod tests {
         drop(state);
         let state = StateDir::open(folder.path()).unwrap();
         assert_eq!(state.outbox().unwrap(), [result(2)]);
+    }
+
+    #[test]
+    fn attempts_that_did_not_end_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let (one, two) = (result(1).attempt, result(2).attempt);
+        state.begin(one).unwrap();
+        state.begin(two).unwrap();
+        state.end(one).unwrap();
+        state.end(one).unwrap();
+        assert_eq!(state.torn().unwrap(), [two]);
     }
 
     #[test]

@@ -48,6 +48,8 @@ async fn a_killed_worker_that_comes_back_takes_its_own_place() {
     // Not the silence of the old process, but the word of the new one.
     assert_eq!(attempts[0].failure.as_ref().unwrap().code, "superseded", "{attempts:?}");
     assert_eq!(attempts.len(), 2);
+    // The stage that the killed process left is gone as well.
+    site.no_debris();
 }
 
 #[tokio::test(flavor = "multi_thread")]
