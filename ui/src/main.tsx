@@ -6,6 +6,7 @@ import { MantineProvider } from "@mantine/core";
 import { Notifications } from "@mantine/notifications";
 import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
 import { RouterProvider } from "@tanstack/react-router";
+import { setNonce } from "get-nonce";
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { onApiError } from "./api/client";
@@ -42,6 +43,8 @@ onApiError((error) => {
 });
 
 const nonce = document.querySelector<HTMLMetaElement>('meta[property="csp-nonce"]')?.nonce ?? "";
+// The style element that keeps the page still behind a dialogue is made by a library of Mantine's.
+setNonce(nonce);
 
 createRoot(document.getElementById("root")!).render(
   <StrictMode>

@@ -2,6 +2,7 @@ import {
   Button,
   type CSSVariablesResolver,
   createTheme,
+  Drawer,
   type MantineColorsTuple,
   Modal,
   NumberInput,
@@ -27,6 +28,20 @@ const brand: MantineColorsTuple = [
   "#004b96",
 ];
 
+// As the tone "bad" of app.css; white text on it is readable in both schemes.
+const red: MantineColorsTuple = [
+  "#fdecec",
+  "#fbd5d6",
+  "#f3a5a8",
+  "#ec7b80",
+  "#e3555b",
+  "#d8414a",
+  "#c92f38",
+  "#bd2730",
+  "#a51f26",
+  "#8a171d",
+];
+
 const dark: MantineColorsTuple = [
   "#d5d9df",
   "#b3bac4",
@@ -43,21 +58,13 @@ const dark: MantineColorsTuple = [
 export const theme = createTheme({
   primaryColor: "brand",
   primaryShade: { light: 7, dark: 6 },
-  colors: { brand, dark },
+  colors: { brand, dark, red },
   fontFamily:
     'Inter, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", "DejaVu Sans", sans-serif',
   fontFamilyMonospace:
     'ui-monospace, "SF Mono", "JetBrains Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace',
   fontSizes: { xs: "11.5px", sm: "13px", md: "13.5px", lg: "15.5px", xl: "19px" },
   lineHeights: { xs: "1.4", sm: "1.45", md: "1.5", lg: "1.5", xl: "1.35" },
-  headings: {
-    fontWeight: "620",
-    sizes: {
-      h1: { fontSize: "20px", lineHeight: "1.3" },
-      h2: { fontSize: "15px", lineHeight: "1.35" },
-      h3: { fontSize: "13.5px", lineHeight: "1.4" },
-    },
-  },
   defaultRadius: "sm",
   cursorType: "pointer",
   components: {
@@ -73,7 +80,17 @@ export const theme = createTheme({
       defaultProps: { openDelay: 250, withArrow: true, multiline: true, maw: 360, fz: "xs" },
     }),
     Modal: Modal.extend({
-      defaultProps: { centered: true, overlayProps: { backgroundOpacity: 0.4 } },
+      defaultProps: {
+        centered: true,
+        overlayProps: { backgroundOpacity: 0.4 },
+        closeButtonProps: { "aria-label": "Close" },
+      },
+    }),
+    Drawer: Drawer.extend({
+      defaultProps: {
+        overlayProps: { backgroundOpacity: 0.3 },
+        closeButtonProps: { "aria-label": "Close" },
+      },
     }),
   },
 });

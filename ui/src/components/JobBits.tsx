@@ -23,13 +23,13 @@ export function progressWords(job: Job, live: JobProgress | undefined): string {
     case "accepted":
       return "waits for a worker";
     case "inspecting":
-      return "reading the source";
+      return "reading";
     case "running":
       if (live?.leftMs !== undefined) return `${guess(live.leftMs)} left`;
       if (live && live.running === 0) return "waits for a worker";
       return job.tasks.running > 0 ? count(job.tasks.running, "task") : "";
     case "cancelling":
-      return "stopping what runs";
+      return "stopping";
     case "failed":
       return job.failure?.message ?? "";
     default:
@@ -69,7 +69,7 @@ export function JobProgressCell({ job }: { job: Job }) {
       <span className="small nowrap" style={{ width: 36, textAlign: "right" }}>
         {job.planned || job.state === "inspecting" ? percent(fraction) : ""}
       </span>
-      <span className="small dim clip" style={{ width: 104 }}>
+      <span className="small dim clip" style={{ width: 112 }}>
         {progressWords(job, live)}
       </span>
     </div>

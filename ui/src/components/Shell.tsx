@@ -203,7 +203,7 @@ function Account({ name, small }: { name?: string; small?: boolean }) {
             size="xs"
             justify="flex-start"
             leftSection={<IconUser size={15} />}
-            aria-label="Account and appearance"
+            title="Account and appearance"
           >
             <span className="clip">{name ?? "…"}</span>
           </Button>

@@ -76,7 +76,9 @@ export function IngestPage() {
             key={share.name}
             share={share}
             sources={sources}
-            path={share.name === search.share ? (search.path ?? "") : ""}
+            path={
+              search.share === undefined || search.share === share.name ? (search.path ?? "") : ""
+            }
             picked={picked}
             toggle={toggle}
             pickAll={(entries, on) =>

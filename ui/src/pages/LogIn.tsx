@@ -23,7 +23,7 @@ export function LogInPage() {
       <div className="panel gate-card stack">
         <div className="row">
           <img src={`${import.meta.env.BASE_URL}trix.svg`} width={28} height={28} alt="" />
-          <h1 style={{ fontSize: 19 }}>trix</h1>
+          <h1>trix</h1>
         </div>
         {token ? <Link token={token} onPassword={() => setToken(undefined)} /> : <Password />}
       </div>

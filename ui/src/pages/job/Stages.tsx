@@ -215,7 +215,6 @@ function Chips({
             data-tone={word.tone}
             data-moving={word.moving || undefined}
             title={words}
-            aria-label={words}
             onClick={() => openTask(task.id)}
           >
             {name ?? (task.name.includes("/") ? label(task) : word.text.toLowerCase())}
