@@ -111,21 +111,20 @@ impl CpuLevel {
     /// x265's `cpuid` mask, which its program takes as `--asm MASK`.
     pub const fn x265_mask(self) -> i32 {
         const V1: i32 =
-            (x265::X265_CPU_MMX | x265::X265_CPU_MMX2 | x265::X265_CPU_SSE | x265::X265_CPU_SSE2)
-                as i32;
+            x265::X265_CPU_MMX | x265::X265_CPU_MMX2 | x265::X265_CPU_SSE | x265::X265_CPU_SSE2;
         const V2: i32 = V1
             | (x265::X265_CPU_SSE2_IS_FAST
                 | x265::X265_CPU_SSE3
                 | x265::X265_CPU_SSSE3
                 | x265::X265_CPU_SSE4
-                | x265::X265_CPU_SSE42) as i32;
+                | x265::X265_CPU_SSE42);
         const V3: i32 = V2
             | (x265::X265_CPU_LZCNT
                 | x265::X265_CPU_AVX
                 | x265::X265_CPU_FMA3
                 | x265::X265_CPU_BMI1
                 | x265::X265_CPU_BMI2
-                | x265::X265_CPU_AVX2) as i32;
+                | x265::X265_CPU_AVX2);
         match self {
             CpuLevel::Portable => 0,
             CpuLevel::V1 => V1,
@@ -173,11 +172,12 @@ impl FromStr for CpuLevel {
     }
 }
 
-/// The encoders' part of the engine id: versions, builds and the forced level.
+/// The encoders' part of the engine id: versions, builds and the forced level,
+/// as words with blanks between them.
 pub fn engine_id(level: CpuLevel) -> String {
     format!(
-        "x264 {} {}; x265 {} {}; rav1e {}; cpu {level}",
-        x264::VERSION,
+        "x264/{}+{} x265/{}+{} rav1e/{} cpu/{level}",
+        x264::VERSION.replace(' ', "-"),
         x264::BUILD_KEY,
         x265::VERSION,
         x265::BUILD_KEY,

@@ -1,6 +1,6 @@
 //! The one trait behind which the encoders stand, and what opens them.
 
-use trix_av::VideoFrame;
+use trix_av::{CodecKind, CodecParameters, EncodedPacket, VideoFrame, VideoParameters};
 use trix_model::Rational;
 use trix_model::color::{ColorDescription, HdrMetadata};
 use trix_model::pixel::Chroma;
@@ -64,6 +64,19 @@ pub struct Packet {
     pub payload: Vec<u8>,
 }
 
+impl From<Packet> for EncodedPacket {
+    fn from(p: Packet) -> EncodedPacket {
+        EncodedPacket {
+            pts: p.pts,
+            dts: p.dts,
+            duration: p.duration,
+            key: p.key,
+            discard_padding: 0,
+            data: p.payload,
+        }
+    }
+}
+
 /// What [`VideoEncoder::receive`] gives. That more input is needed and that the
 /// end is reached are no errors.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +115,11 @@ pub trait VideoEncoder: Send {
 
     /// What a container needs beside the packets: Annex B parameter sets for
     /// H.264 and HEVC, the `av1C` record for AV1, the configuration record for FFV1.
+    /// They depend on the configuration alone, so that chunks can be joined.
     fn extradata(&self) -> &[u8];
+
+    /// All that a muxer needs to know, extradata included.
+    fn parameters(&self) -> CodecParameters;
 
     /// Frames behind a chunk's end that must be sent and their packets dropped,
     /// so that the chunk equals the same stretch of an uncut encode: what the
@@ -148,12 +165,7 @@ impl VideoConfig {
                 Box::new(crate::x265::X265::open(self)?)
             }
             VideoVariant::Rav1e8 | VideoVariant::Rav1e10 => crate::rav1e::open(self)?,
-            VideoVariant::Ffv1 => {
-                return Err(EncodeError::Unsupported {
-                    variant: self.settings.variant,
-                    what: "FFV1 until trix-av encodes".into(),
-                });
-            }
+            VideoVariant::Ffv1 => Box::new(crate::ffv1::Ffv1::open(self)?),
         })
     }
 
@@ -199,6 +211,28 @@ impl VideoConfig {
             .iter()
             .filter_map(|p| given.remove(p.name).map(|value| (p.name, value)))
             .collect())
+    }
+
+    /// What a muxer needs to know, when display runs `reorder` pictures behind decode.
+    pub(crate) fn parameters(&self, extradata: &[u8], reorder: u64) -> CodecParameters {
+        let Picture { width, height, format } = self.picture;
+        CodecParameters {
+            codec: self.settings.variant.codec().to_owned(),
+            extradata: extradata.to_vec(),
+            profile: None,
+            level: None,
+            bit_rate: None,
+            kind: CodecKind::Video(VideoParameters {
+                width,
+                height,
+                pixel_format: trix_av::pixel_format_name(format).to_owned(),
+                sample_aspect: self.sample_aspect,
+                color: self.color,
+                hdr: self.hdr,
+                frame_rate: Some(self.frame_rate),
+                reorder: reorder as u32,
+            }),
+        }
     }
 
     /// Refuses a frame that is not what the encoder was opened for.

@@ -4,7 +4,7 @@
 //! VideoConfig::new(settings, picture, time_base, frame_rate)   and its public fields
 //! config.open() -> Box<dyn VideoEncoder>
 //! encoder.send(&VideoFrame); encoder.receive() -> Packet | NeedInput | End; encoder.flush()
-//! encoder.extradata(); encoder.lookahead()
+//! encoder.extradata(); encoder.parameters() -> trix_av::CodecParameters; encoder.lookahead()
 //! CpuLevel::best(); engine_id(level)
 //! ```
 //!
@@ -18,6 +18,7 @@
 mod cpu;
 mod encoder;
 mod error;
+mod ffv1;
 mod nal;
 mod rav1e;
 mod timeline;

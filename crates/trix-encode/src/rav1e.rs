@@ -8,7 +8,7 @@ use rav1e::prelude::{
     MasteringDisplay, MatrixCoefficients, Pixel, PixelRange, SpeedSettings,
     TransferCharacteristics, Tune,
 };
-use trix_av::VideoFrame;
+use trix_av::{CodecParameters, VideoFrame};
 use trix_model::Rational;
 use trix_model::pixel::Chroma;
 use trix_plan::encoder::RateControl;
@@ -219,7 +219,7 @@ fn refused(operation: &'static str, reason: InvalidConfig) -> EncodeError {
 // State.
 
 /// An open rav1e encoder with samples of one or two bytes.
-pub struct Rav1e<T: Pixel> {
+struct Rav1e<T: Pixel> {
     context: Context<T>,
     config: VideoConfig,
     extradata: Vec<u8>,
@@ -412,6 +412,10 @@ impl<T: Pixel + FromBytes> VideoEncoder for Rav1e<T> {
 
     fn extradata(&self) -> &[u8] {
         &self.extradata
+    }
+
+    fn parameters(&self) -> CodecParameters {
+        self.config.parameters(&self.extradata, 0)
     }
 
     fn lookahead(&self) -> u32 {

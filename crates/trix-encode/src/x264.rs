@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::Mutex;
 
-use trix_av::VideoFrame;
+use trix_av::{CodecParameters, VideoFrame};
 use trix_model::Rational;
 use trix_model::pixel::Chroma;
 use trix_plan::encoder::RateControl;
@@ -363,6 +363,12 @@ impl X264 {
         self.config.headers == Headers::Global
     }
 
+    /// Frames that went in and did not come out yet.
+    fn delayed(&self) -> c_int {
+        // SAFETY: an open encoder.
+        unsafe { sys::x264_encoder_delayed_frames(self.handle) }
+    }
+
     fn failed(&self, operation: &'static str) -> EncodeError {
         EncodeError::Library { library: "x264", operation, reason: self.log.take() }
     }
@@ -484,13 +490,8 @@ impl VideoEncoder for X264 {
     }
 
     fn receive(&mut self) -> Result<Received> {
-        if self.ended && self.ready.is_empty() {
-            // SAFETY: an open encoder.
-            while self.ready.is_empty()
-                && unsafe { sys::x264_encoder_delayed_frames(self.handle) } > 0
-            {
-                self.encode(None)?;
-            }
+        while self.ended && self.ready.is_empty() && self.delayed() > 0 {
+            self.encode(None)?;
         }
         let Some((number, _)) = self.ready.front() else {
             return Ok(if self.ended { Received::End } else { Received::NeedInput });
@@ -510,6 +511,10 @@ impl VideoEncoder for X264 {
 
     fn extradata(&self) -> &[u8] {
         &self.extradata
+    }
+
+    fn parameters(&self) -> CodecParameters {
+        self.config.parameters(&self.extradata, self.delay)
     }
 
     fn lookahead(&self) -> u32 {

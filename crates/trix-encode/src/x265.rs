@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
 
-use trix_av::VideoFrame;
+use trix_av::{CodecParameters, VideoFrame};
 use trix_model::Rational;
 use trix_model::pixel::Chroma;
 use trix_plan::encoder::RateControl;
@@ -585,6 +585,10 @@ impl VideoEncoder for X265 {
 
     fn extradata(&self) -> &[u8] {
         &self.extradata
+    }
+
+    fn parameters(&self) -> CodecParameters {
+        self.config.parameters(&self.extradata, self.delay)
     }
 
     fn lookahead(&self) -> u32 {

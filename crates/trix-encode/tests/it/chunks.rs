@@ -6,7 +6,7 @@ use trix_plan::encoder::VideoVariant;
 use trix_plan::params;
 
 use crate::pictures::{Encoded, config, encode, film, rational};
-use crate::tools::{probe, program, write_stream};
+use crate::tools::{probe, program, stream_name, write_stream};
 
 fn segmented(variant: VideoVariant, keyint: u32) -> VideoConfig {
     let mut c = config(variant, 96, 64);
@@ -27,7 +27,7 @@ fn chunk(c: &VideoConfig, first: u32, end: u32, film_end: u32) -> Encoded {
 
 fn join(chunks: &[Encoded]) -> Encoded {
     let packets: Vec<Packet> = chunks.iter().flat_map(|c| c.packets.clone()).collect();
-    Encoded { extradata: chunks[0].extradata.clone(), packets }
+    Encoded { packets, ..chunks[0].clone() }
 }
 
 #[test]
@@ -48,8 +48,7 @@ fn joined_chunks_decode_completely_and_share_their_parameter_sets() {
         }
         let Some(ffprobe) = program("ffprobe", "joined_chunks_decode_completely") else { return };
         let dir = TempDir::new().unwrap();
-        let extension = if variant.codec() == "av1" { "ivf" } else { variant.codec() };
-        let path = dir.path().join(format!("a.{extension}"));
+        let path = dir.path().join(stream_name(&c));
         write_stream(&path, &c, &whole);
         let json = probe(&ffprobe, &path);
         assert_eq!(json["streams"][0]["nb_read_frames"], "80", "{variant}");

@@ -1,6 +1,6 @@
 //! Generated pictures with known content, and the way through an encoder.
 
-use trix_av::VideoFrame;
+use trix_av::{CodecParameters, VideoFrame};
 use trix_encode::{Packet, Received, VideoConfig, VideoEncoder};
 use trix_model::Rational;
 use trix_model::pixel::{Chroma, PixelFormat};
@@ -83,6 +83,7 @@ pub fn film(config: &VideoConfig, first: u32, count: u32) -> Vec<VideoFrame> {
 /// What came out of an encoder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoded {
+    pub parameters: CodecParameters,
     pub extradata: Vec<u8>,
     pub packets: Vec<Packet>,
 }
@@ -122,5 +123,7 @@ pub fn encode(config: &VideoConfig, frames: &[VideoFrame]) -> Encoded {
     }
     encoder.flush().unwrap();
     assert_eq!(drain(&mut *encoder, &mut packets), Received::End);
-    Encoded { extradata: encoder.extradata().to_vec(), packets }
+    let parameters = encoder.parameters();
+    assert_eq!(parameters.extradata, encoder.extradata());
+    Encoded { extradata: parameters.extradata.clone(), parameters, packets }
 }

@@ -74,7 +74,7 @@ fn what_only_the_library_refuses_comes_with_its_words() {
 
 #[test]
 fn frames_of_another_size_format_or_time_are_refused() {
-    for &variant in VideoVariant::ALL.iter().filter(|v| **v != VideoVariant::Ffv1) {
+    for &variant in VideoVariant::ALL {
         let c = config(variant, 64, 48);
         let mut encoder = c.open().unwrap();
         let e = encoder.send(&picture(0, 66, 48, c.picture.format)).unwrap_err();
@@ -100,7 +100,7 @@ fn the_engine_id_names_versions_and_level_and_the_best_level_is_there() {
     assert!(best.available());
     assert_eq!(best.as_str().parse::<CpuLevel>().unwrap(), best);
     let id = trix_encode::engine_id(best);
-    for part in ["x264 0.164.3095", "x265 3.5", "rav1e 0.8.1", best.as_str()] {
+    for part in ["x264/0.164.3095", "x265/3.5+", "rav1e/0.8.1", best.as_str()] {
         assert!(id.contains(part), "{id}");
     }
     assert_ne!(id, trix_encode::engine_id(CpuLevel::Portable));

@@ -8,15 +8,14 @@ use trix_model::color::{ColorDescription, ContentLight, MasteringDisplay};
 use trix_plan::encoder::VideoVariant;
 
 use crate::pictures::{config, encode, film, rational};
-use crate::tools::{probe, program, write_stream};
+use crate::tools::{probe, program, stream_name, write_stream};
 
 /// ffprobe's view of two segments.
 fn look(c: &VideoConfig, test: &str) -> Option<Value> {
     let ffprobe = program("ffprobe", test)?;
     let encoded = encode(c, &film(c, 0, 8));
     let dir = TempDir::new().unwrap();
-    let codec = c.settings.variant.codec();
-    let path = dir.path().join(format!("a.{}", if codec == "av1" { "ivf" } else { codec }));
+    let path = dir.path().join(stream_name(c));
     write_stream(&path, c, &encoded);
     Some(probe(&ffprobe, &path))
 }
@@ -37,9 +36,10 @@ fn nothing_is_signalled_that_the_source_does_not_state() {
             let square = variant.codec() == "av1" && value == "1:1";
             assert!(unstated || square, "{variant}: {key} is {value}");
         }
-        // AV1 must state a range; limited is its default.
+        // AV1 must state a range, and ffmpeg takes HEVC's silence for limited.
         let range = &stream["color_range"];
-        assert!(range.is_null() || range == "tv" && variant.codec() == "av1", "{variant}: {range}");
+        let may_be_limited = variant.codec() != "h264";
+        assert!(range.is_null() || range == "tv" && may_be_limited, "{variant}: {range}");
         for frame in json["frames"].as_array().unwrap() {
             for data in frame["side_data_list"].as_array().into_iter().flatten() {
                 let kind = data["side_data_type"].as_str().unwrap_or_default();
@@ -94,7 +94,8 @@ fn one_stated_colour_property_does_not_invent_the_others() {
 
 #[test]
 fn hdr10_metadata_stands_at_every_segment() {
-    for variant in variants() {
+    // ffmpeg 5.1 does not read these messages of H.264; see the next test.
+    for variant in variants().filter(|v| v.codec() != "h264") {
         for headers in [Headers::Global, Headers::InBand] {
             let mut c = config(variant, 64, 48);
             c.settings.keyint = 4;
@@ -142,6 +143,31 @@ fn hdr10_metadata_stands_at_every_segment() {
                 near("max_luminance", 1000.0, 1e-9);
                 near("min_luminance", 0.005, 4e-5);
             }
+        }
+    }
+}
+
+#[test]
+fn h264_has_hdr10_messages_at_every_segment() {
+    for variant in [VideoVariant::X264_8, VideoVariant::X264_10] {
+        let mut c = config(variant, 64, 48);
+        c.settings.keyint = 4;
+        c.hdr = HdrMetadata {
+            mastering_display: Some(MasteringDisplay {
+                primaries: [[34_000, 16_000], [13_250, 34_500], [7_500, 3_000]],
+                white_point: [15_635, 16_450],
+                max_luminance: 10_000_000,
+                min_luminance: 50,
+            }),
+            content_light: Some(ContentLight { max_content: 1000, max_frame_average: 400 }),
+        };
+        // SEI unit, type 144 with 4 bytes; SEI unit, type 137 with 24 bytes from green's x on.
+        let light = [6, 144, 4, 0x03, 0xe8, 0x01, 0x90];
+        let display = [6, 137, 24, 0x33, 0xc2, 0x86, 0xc4];
+        for packet in encode(&c, &film(&c, 0, 8)).packets {
+            let has = |bytes: &[u8]| packet.payload.windows(bytes.len()).any(|w| w == bytes);
+            assert_eq!(has(&light), packet.key, "{variant} at {}", packet.pts);
+            assert_eq!(has(&display), packet.key, "{variant} at {}", packet.pts);
         }
     }
 }

@@ -4,12 +4,13 @@ use tempfile::TempDir;
 use trix_encode::{Received, VideoConfig};
 use trix_model::pixel::{Chroma, PixelFormat};
 use trix_plan::encoder::VideoVariant;
+use trix_plan::task::Container;
 
 use crate::pictures::{Encoded, config, encode, film, picture, rational};
-use crate::tools::{probe, program, run, write_stream};
+use crate::tools::{mux, probe, program, run, stream_name, write_stream};
 
 fn variants() -> impl Iterator<Item = VideoVariant> {
-    VideoVariant::ALL.iter().copied().filter(|v| *v != VideoVariant::Ffv1)
+    VideoVariant::ALL.iter().copied()
 }
 
 fn check_times(encoded: &Encoded, frames: usize, what: &str) {
@@ -31,12 +32,7 @@ fn check_times(encoded: &Encoded, frames: usize, what: &str) {
 fn decoded_frames(config: &VideoConfig, encoded: &Encoded, test: &str) -> Option<u64> {
     let ffprobe = program("ffprobe", test)?;
     let dir = TempDir::new().unwrap();
-    let extension = match config.settings.variant.codec() {
-        "h264" => "h264",
-        "hevc" => "hevc",
-        _ => "ivf",
-    };
-    let path = dir.path().join(format!("stream.{extension}"));
+    let path = dir.path().join(stream_name(config));
     write_stream(&path, config, encoded);
     let json = probe(&ffprobe, &path);
     let stream = &json["streams"][0];
@@ -130,7 +126,7 @@ fn lossless_streams_give_the_pictures_back() {
         let frames = film(&c, 0, 6);
         let encoded = encode(&c, &frames);
         let dir = TempDir::new().unwrap();
-        let path = dir.path().join(format!("a.{}", c.settings.variant.codec()));
+        let path = dir.path().join(stream_name(&c));
         let raw = dir.path().join("a.yuv");
         write_stream(&path, &c, &encoded);
         let (from, to) = (path.to_str().unwrap(), raw.to_str().unwrap());
@@ -208,7 +204,7 @@ fn times_that_go_in_come_out_however_odd() {
 
 #[test]
 fn frames_in_a_segment_are_counted_from_the_first_and_only_segments_start_with_a_key() {
-    for variant in variants() {
+    for variant in variants().filter(|v| v.codec() != "ffv1") {
         let mut c = config(variant, 64, 48);
         c.settings.keyint = 12;
         if variant.codec() != "av1" {
@@ -256,6 +252,44 @@ fn x264_names_its_settings_only_when_asked() {
         assert!(named(&with));
         if let Some(n) = decoded_frames(&c, &with, "x264_names_its_settings") {
             assert_eq!(n, 3);
+        }
+    }
+}
+
+#[test]
+fn the_muxer_takes_what_the_encoders_give() {
+    let Some(ffprobe) = program("ffprobe", "the_muxer_takes_what_the_encoders_give") else {
+        return;
+    };
+    for variant in variants() {
+        for (container, name) in [(Container::Mp4, "a.mp4"), (Container::Mkv, "a.mkv")] {
+            if variant == VideoVariant::Ffv1 && container == Container::Mp4 {
+                continue;
+            }
+            let mut c = config(variant, 64, 48);
+            c.settings.keyint = 10;
+            if variant.codec() != "ffv1" && variant.codec() != "av1" {
+                c.settings.preset = "veryfast".into();
+            }
+            let encoded = encode(&c, &film(&c, 0, 25));
+            let dir = TempDir::new().unwrap();
+            let path = dir.path().join(name);
+            mux(&path, container, &c, &encoded);
+            let json = probe(&ffprobe, &path);
+            let stream = &json["streams"][0];
+            assert_eq!(stream["nb_read_frames"], "25", "{variant} {name}");
+            assert_eq!(stream["codec_name"], variant.codec());
+            // Presented from zero, one frame after the other.
+            let times: Vec<f64> = json["frames"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|f| f["pts_time"].as_str().unwrap().parse().unwrap())
+                .collect();
+            for (n, time) in times.iter().enumerate() {
+                let wanted = n as f64 * 1001.0 / 24_000.0;
+                assert!((time - wanted).abs() < 0.0011, "{variant} {name}: frame {n} at {time}");
+            }
         }
     }
 }

@@ -106,6 +106,8 @@ fn with(variant: VideoVariant, name: &str, value: &str) -> VideoConfig {
         ("hevc", "min-cu-size" | "tu-intra-depth" | "tu-inter-depth" | "qg-size") => {
             also("ctu", "64")
         }
+        // Thirty slices are five lines of six.
+        ("ffv1", "slices") => (c.picture.width, c.picture.height) = (640, 480),
         ("hevc", "slices") => c.settings.threads = 2,
         ("hevc", "strict-cbr") | ("h264", "nal-hrd" | "filler") => {
             let vbv = trix_plan::encoder::Vbv { max_kbps: 500, buffer_kbit: 500 };
@@ -126,7 +128,7 @@ fn with(variant: VideoVariant, name: &str, value: &str) -> VideoConfig {
 #[test]
 fn an_encoder_opens_and_encodes_at_both_ends_of_every_range() {
     let mut failed = Vec::new();
-    for &variant in VideoVariant::ALL.iter().filter(|v| **v != VideoVariant::Ffv1) {
+    for &variant in VideoVariant::ALL {
         // The depths share their tables but for profiles and peaks.
         let twin = matches!(variant, VideoVariant::Rav1e10 | VideoVariant::X265_12);
         for param in params::table(variant).iter().filter(|p| !twin || p.name == "profile") {
@@ -142,7 +144,7 @@ fn an_encoder_opens_and_encodes_at_both_ends_of_every_range() {
 
 #[test]
 fn every_preset_and_tune_of_the_table_is_known() {
-    for &variant in VideoVariant::ALL.iter().filter(|v| **v != VideoVariant::Ffv1) {
+    for &variant in VideoVariant::ALL {
         for preset in params::presets(variant) {
             let mut c = config(variant, 64, 64);
             c.settings.preset = (*preset).into();

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use trix_av::VideoFrame;
+use trix_av::{MuxOptions, MuxTrack, Muxer};
 use trix_encode::VideoConfig;
+use trix_plan::task::Container;
 
 use crate::pictures::{Encoded, RATE};
 
@@ -54,13 +56,42 @@ pub fn write_y4m(path: &Path, config: &VideoConfig, frames: &[VideoFrame]) {
     file.flush().unwrap();
 }
 
-/// Writes a stream in a form that ffprobe and dav1d read: Annex B, or IVF for AV1.
+/// The name of a file that [`write_stream`] writes.
+pub fn stream_name(config: &VideoConfig) -> &'static str {
+    match config.settings.variant.codec() {
+        "h264" => "a.h264",
+        "hevc" => "a.hevc",
+        "av1" => "a.ivf",
+        _ => "a.mkv",
+    }
+}
+
+/// Writes a stream in a form that ffprobe reads: Annex B, IVF for AV1, Matroska for FFV1.
 pub fn write_stream(path: &Path, config: &VideoConfig, encoded: &Encoded) {
-    let bytes = match config.settings.variant.codec() {
-        "av1" => ivf(config, encoded),
-        _ => encoded.stream(),
+    match config.settings.variant.codec() {
+        "av1" => std::fs::write(path, ivf(config, encoded)).unwrap(),
+        "ffv1" => mux(path, Container::Mkv, config, encoded),
+        _ => std::fs::write(path, encoded.stream()).unwrap(),
+    }
+}
+
+/// Writes a container with the product's muxer.
+pub fn mux(path: &Path, container: Container, config: &VideoConfig, encoded: &Encoded) {
+    let file = std::fs::File::options().read(true).write(true).create_new(true).open(path).unwrap();
+    let track = MuxTrack {
+        parameters: encoded.parameters.clone(),
+        time_base: config.time_base,
+        language: None,
+        title: None,
+        default: true,
+        rotation: 0,
     };
-    std::fs::write(path, bytes).unwrap();
+    let options = MuxOptions::default();
+    let mut muxer = Muxer::create(file, container, &[track], &options).unwrap();
+    for packet in &encoded.packets {
+        muxer.write(0, &packet.clone().into()).unwrap();
+    }
+    muxer.finish().unwrap();
 }
 
 fn ivf(config: &VideoConfig, encoded: &Encoded) -> Vec<u8> {
