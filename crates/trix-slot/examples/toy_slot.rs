@@ -169,6 +169,8 @@ fn look(io: &OpenedIo) -> Result<serde_json::Value, Failure> {
             .filter_map(|l| Some(l.split_once(':')?.0.trim().to_owned())).collect::<Vec<_>>(),
         "connect": connect.err().map(|e| e.raw_os_error()),
         "udp": udp.err().map(|e| e.raw_os_error()),
+        "dies_with_parent": rustix::process::parent_process_death_signal().ok().flatten()
+            == Some(Signal::KILL),
         "dumpable": rustix::process::dumpable_behavior().ok()
             == Some(rustix::process::DumpableBehavior::Dumpable),
         "input_is_read_only": write_input,

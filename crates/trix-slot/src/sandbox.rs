@@ -235,7 +235,8 @@ fn set_limits(limits: &Limits, inputs: u64) -> io::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let wanted = [
         (Resource::Core, 0),
-        (Resource::Nofile, OWN_FILES + inputs),
+        // Twice, because a task may open each input once more through its descriptor.
+        (Resource::Nofile, OWN_FILES + 2 * inputs),
         (Resource::Fsize, limits.file_size),
         (Resource::Memlock, 0),
         (Resource::Data, limits.data),

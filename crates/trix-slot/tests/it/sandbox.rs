@@ -50,8 +50,10 @@ fn limits_are_in_place_and_hard() {
     assert_eq!(seen["memlock"], both(0));
     assert_eq!(seen["file_size"], both(bench.limits.file_size));
     assert_eq!(seen["data"], both(bench.limits.data));
-    assert_eq!(seen["files"], both(64 + 2));
+    assert_eq!(seen["files"], both(64 + 2 * 2));
     assert_eq!(seen["dumpable"], false);
+    // A change of user clears it: the order of the box's steps is what is tested here.
+    assert_eq!(seen["dies_with_parent"], true);
     assert_eq!(seen["pid"], seen["group"], "the slot leads a process group of its own");
 }
 

@@ -344,7 +344,7 @@ async fn lead(db: Db, plans: Arc<std::sync::Mutex<BTreeMap<JobId, Plan>>>) {
     loop {
         tokio::time::sleep(times().tick).await;
         let Some((held, last)) = &mut seat else {
-            if let Ok(Some(taken)) = Seat::try_take(&db, "test").await {
+            if let Ok(Some(taken)) = Seat::try_take(&db, "test", Duration::ZERO).await {
                 seat = Some((taken, Instant::now()));
             }
             continue;
@@ -358,7 +358,8 @@ async fn lead(db: Db, plans: Arc<std::sync::Mutex<BTreeMap<JobId, Plan>>>) {
             }
             // The session is gone with the database; another one is taken.
             Err(_) => {
-                if let Ok(Some(taken)) = Seat::try_take(&db, "test").await {
+                let outage = last.elapsed();
+                if let Ok(Some(taken)) = Seat::try_take(&db, "test", outage).await {
                     seat = Some((taken, *last));
                 }
                 continue;
