@@ -497,8 +497,9 @@ impl Encoder {
                 return Err(AvError::OutOfMemory { operation: "opening an encoder" });
             }
             // Parameter sets go to the container; no version goes into the stream.
-            (*context).flags |=
-                (sys::AV_CODEC_FLAG_GLOBAL_HEADER | sys::AV_CODEC_FLAG_BITEXACT) as c_int;
+            (*context).flags |= (sys::AV_CODEC_FLAG_GLOBAL_HEADER
+                | sys::AV_CODEC_FLAG_BITEXACT
+                | sys::AV_CODEC_FLAG_FRAME_DURATION) as c_int;
             (*context).thread_count = 1;
             Ok(Encoder { codec, context, name })
         }

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::c_int;
+use std::fs::File;
 
 use ffmpeg_sys_next as sys;
+use trix_model::ColorDescription;
 use trix_model::index::{FrameSource, FrameTable, PACKET_DISCARD, PacketEntry, StreamIndex};
 
 use crate::error::{AvError, Result};
 use crate::ffi::{self, get_enum};
-use crate::frame::{AudioFrame, MAX_AREA, RawFrame, VideoFrame};
+use crate::frame::{AudioFrame, MAX_AREA, RawFrame, VideoFrame, complete_color};
 use crate::index::hash;
 use crate::input::{AUDIO, Input, Packet, VIDEO};
 use crate::io::Source;
@@ -131,6 +133,8 @@ pub struct VideoDecoder {
     decoder: Decoder,
     /// Container cropping: top, bottom, left, right.
     crop: [u32; 4],
+    /// What the stream says of colour where a frame says nothing.
+    color: ColorDescription,
 }
 
 impl VideoDecoder {
@@ -152,7 +156,7 @@ impl VideoDecoder {
             return Err(AvError::NoStream { stream, kind: "video" });
         }
         let decoder = Decoder::open(input, stream, threads, reorder)?;
-        Ok(VideoDecoder { decoder, crop: input.cropping(stream) })
+        Ok(VideoDecoder { decoder, crop: input.cropping(stream), color: input.color(stream) })
     }
 
     /// Gives the decoder a packet, or `None` for the end.
@@ -170,10 +174,15 @@ impl VideoDecoder {
     pub fn receive(&mut self) -> Result<Received<VideoFrame>> {
         Ok(match self.decoder.receive()? {
             Received::Item(raw) => {
-                let frame = VideoFrame::from_raw(raw)?;
+                let mut frame = VideoFrame::from_raw(raw)?;
+                let own = frame.color();
+                let whole_color = complete_color(own, self.color);
+                if own != whole_color {
+                    frame.set_color(whole_color);
+                }
                 let [top, bottom, left, right] = self.crop;
-                let whole = top + bottom < frame.height() && left + right < frame.width();
-                Received::Item(if self.crop != [0; 4] && whole {
+                let leaves = top + bottom < frame.height() && left + right < frame.width();
+                Received::Item(if self.crop != [0; 4] && leaves {
                     frame.crop(top, bottom, left, right)?
                 } else {
                     frame
@@ -185,10 +194,17 @@ impl VideoDecoder {
     }
 }
 
+/// Samples behind the declared end that are taken for padding: two packets of
+/// the longest kind of AAC. More is sound that the container forgot.
+const MAX_PADDING: i64 = 4096;
+
 /// Decodes one audio stream. Priming that the container declares is cut off by
-/// libav, and the pts move with it.
+/// libav, and the pts move with it; padding behind a movie's declared end is
+/// cut off here.
 pub struct AudioDecoder {
     decoder: Decoder,
+    /// Where sound ends, in ticks that are samples.
+    end: Option<i64>,
 }
 
 impl AudioDecoder {
@@ -200,7 +216,10 @@ impl AudioDecoder {
         if input.media_type(stream) != Some(AUDIO) {
             return Err(AvError::NoStream { stream, kind: "audio" });
         }
-        Ok(AudioDecoder { decoder: Decoder::open(input, stream, 1, 0)? })
+        Ok(AudioDecoder {
+            decoder: Decoder::open(input, stream, 1, 0)?,
+            end: input.sound_end(stream),
+        })
     }
 
     /// Gives the decoder a packet, or `None` for the end.
@@ -216,11 +235,32 @@ impl AudioDecoder {
     /// # Errors
     /// [`AvError::Decode`] for damage; the decoder can go on.
     pub fn receive(&mut self) -> Result<Received<AudioFrame>> {
-        Ok(match self.decoder.receive()? {
-            Received::Item(raw) => Received::Item(AudioFrame::from_raw(raw)?),
-            Received::NeedInput => Received::NeedInput,
-            Received::End => Received::End,
-        })
+        loop {
+            return Ok(match self.decoder.receive()? {
+                Received::Item(raw) => match self.cut(AudioFrame::from_raw(raw)?)? {
+                    Some(frame) => Received::Item(frame),
+                    None => continue,
+                },
+                Received::NeedInput => Received::NeedInput,
+                Received::End => Received::End,
+            });
+        }
+    }
+
+    /// The frame without what lies behind the declared end.
+    fn cut(&self, frame: AudioFrame) -> Result<Option<AudioFrame>> {
+        let (Some(end), Some(pts)) = (self.end, frame.pts()) else { return Ok(Some(frame)) };
+        let samples = frame.samples() as i64;
+        let behind = pts + samples - end;
+        if behind <= 0 || behind > MAX_PADDING {
+            return Ok(Some(frame));
+        }
+        if behind >= samples {
+            return Ok(None);
+        }
+        let mut cut = frame.slice(0, (samples - behind) as usize)?;
+        cut.set_pts(Some(pts));
+        Ok(Some(cut))
     }
 }
 
@@ -573,36 +613,36 @@ fn timed(mut frame: VideoFrame, table: &FrameTable, number: u32) -> VideoFrame {
 }
 
 /// The frames of an index, by number, in display order.
-pub struct FrameReader {
-    input: Input,
+pub struct FrameReader<S: Source = File> {
+    input: Input<S>,
     index: StreamIndex,
     walk: Walk,
 }
 
-impl FrameReader {
+impl<S: Source> FrameReader<S> {
     /// Reads from frame `first` on. Decoding starts at the nearest access point
     /// before it; what comes out earlier is dropped.
     ///
     /// # Errors
     /// [`AvError::PacketChanged`] when the file is not the one that was indexed.
     pub fn open(
-        input: Input,
+        input: Input<S>,
         index: &StreamIndex,
         first: u32,
         threads: u32,
-    ) -> Result<FrameReader> {
+    ) -> Result<FrameReader<S>> {
         FrameReader::open_from(input, index, first, first, threads)
     }
 
     /// Like [`FrameReader::open`], but decoding starts at the access point for `decode_from`.
     /// The frames are the same from whatever access point.
     pub fn open_from(
-        mut input: Input,
+        mut input: Input<S>,
         index: &StreamIndex,
         decode_from: u32,
         first: u32,
         threads: u32,
-    ) -> Result<FrameReader> {
+    ) -> Result<FrameReader<S>> {
         let walk = Walk::start(&mut input, index, decode_from, first, threads)?;
         Ok(FrameReader { input, index: index.clone(), walk })
     }
@@ -620,17 +660,17 @@ impl FrameReader {
 }
 
 /// The sound of one stream, from its start.
-pub struct AudioReader {
-    input: Input,
+pub struct AudioReader<S: Source = File> {
+    input: Input<S>,
     decoder: AudioDecoder,
     stream: u32,
     draining: bool,
     damaged: u64,
 }
 
-impl AudioReader {
+impl<S: Source> AudioReader<S> {
     /// Opens the stream's decoder and leaves out all other streams.
-    pub fn open(mut input: Input, stream: u32) -> Result<AudioReader> {
+    pub fn open(mut input: Input<S>, stream: u32) -> Result<AudioReader<S>> {
         let decoder = AudioDecoder::open(&input, stream)?;
         input.keep_only(&[stream]);
         Ok(AudioReader { input, decoder, stream, draining: false, damaged: 0 })

@@ -579,6 +579,20 @@ pub(crate) fn color_from_raw(
     }
 }
 
+/// `first`, and what it leaves open from `second`.
+pub(crate) fn complete_color(
+    first: ColorDescription,
+    second: ColorDescription,
+) -> ColorDescription {
+    ColorDescription {
+        primaries: first.primaries.or(second.primaries),
+        transfer: first.transfer.or(second.transfer),
+        matrix: first.matrix.or(second.matrix),
+        full_range: first.full_range.or(second.full_range),
+        chroma_location: first.chroma_location.or(second.chroma_location),
+    }
+}
+
 /// # Safety
 /// Null or a valid structure.
 pub(crate) unsafe fn mastering_from_raw(

@@ -403,9 +403,11 @@ fn decode_table<S: Source>(
         return Err(AvError::NoFrames { stream, codec: input.codec(stream)? });
     }
     if errors > 0 {
+        // A recording that starts between key frames loses a few; more is damage.
+        let many = errors as usize * 20 > entry.packets.len();
         let mut f = finding(
             "undecodable_packets",
-            Severity::Warning,
+            if many { Severity::Error } else { Severity::Warning },
             format!("{errors} packets of stream {stream} can't be decoded"),
         );
         f.stream = Some(stream);

@@ -11,7 +11,7 @@ use trix_model::index::{PACKET_CORRUPT, PACKET_DISCARD, PACKET_KEY};
 use trix_model::media::{
     Audio, DESCRIPTION_VERSION, FieldOrder, MediaDescription, Stream, StreamKind, Video,
 };
-use trix_model::{Finding, HdrMetadata, Rational, Severity};
+use trix_model::{ColorDescription, Finding, HdrMetadata, Rational, Severity};
 
 use crate::error::{AvError, Result};
 use crate::ffi::{self, Dictionary, get_enum};
@@ -27,10 +27,11 @@ const DEMUXERS: &str = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,mpegvi
     lxf,asf,flv,nut,dv,ogg,ivf,obu,av1,h264,hevc,m4v,yuv4mpegpipe,wav,w64,aiff,flac,mp3,aac,ac3,\
     eac3,dts,truehd,srt,webvtt,ass,scc,stl,microdvd,sup";
 
-/// Bytes and time that are read to learn what the streams are. Reading ends as
-/// soon as every stream is known, so only odd files get this far.
-const PROBE_BYTES: i64 = 32 << 20;
-const PROBE_TIME_US: i64 = 15_000_000;
+/// Bytes and microseconds that are read to learn what the streams are: libav's
+/// usual ones first, the deep ones where a stream stays unknown (sound that
+/// begins late in a transport stream).
+const PROBE: (i64, i64) = (5_000_000, 5_000_000);
+const DEEP_PROBE: (i64, i64) = (64 << 20, 30_000_000);
 /// Streams that a file may have; a transport stream's tables may claim 8192.
 const MAX_STREAMS: c_int = 200;
 
@@ -52,6 +53,11 @@ pub struct Input<S: Source = File> {
     size: u64,
     claimed_size: u64,
     only: Option<Vec<u32>>,
+    /// Limits of the probe that found the streams.
+    probe: (i64, i64),
+    /// Colour per stream as the container's header says it. libav forgets it
+    /// where the bitstream says nothing.
+    stated: Vec<ColorDescription>,
     /// Nothing was read or sought since it was opened.
     fresh: bool,
     /// The demuxer said end or failed; reading on gives the same.
@@ -114,15 +120,37 @@ impl<S: Source> Input<S> {
             size,
             claimed_size: facts.claimed_size,
             only: None,
+            probe: PROBE,
+            stated: Vec::new(),
             fresh: true,
             ended: false,
             failed: None,
         };
-        input.open_context()?;
+        input.open_context(PROBE)?;
+        if input.has_unknown() {
+            input.reset()?;
+            input.open_context(DEEP_PROBE)?;
+        }
         Ok(input)
     }
 
-    fn open_context(&mut self) -> Result<()> {
+    /// True when a picture or sound stream's basic properties are not known.
+    fn has_unknown(&self) -> bool {
+        (0..self.streams()).any(|i| {
+            let Ok(p) = self.parameters(i) else { return false };
+            // SAFETY: valid parameters; enums are read as integers.
+            unsafe {
+                match get_enum!(p, codec_type) {
+                    VIDEO => (*p).width == 0 || (*p).format == pixel::NO_FORMAT,
+                    AUDIO => (*p).sample_rate == 0 || (*p).ch_layout.nb_channels == 0,
+                    _ => false,
+                }
+            }
+        })
+    }
+
+    fn open_context(&mut self, (bytes, time): (i64, i64)) -> Result<()> {
+        self.probe = (bytes, time);
         let Some(io) = &self.io else {
             return Err(AvError::Request { what: "the input is closed".to_owned() });
         };
@@ -144,8 +172,8 @@ impl<S: Source> Input<S> {
             (*context).opaque = ptr::from_ref::<Guard>(&self.guard).cast_mut().cast();
             (*context).io_open = Some(refuse_open);
             (*context).io_close2 = Some(refuse_close);
-            (*context).probesize = PROBE_BYTES;
-            (*context).max_analyze_duration = PROBE_TIME_US;
+            (*context).probesize = bytes;
+            (*context).max_analyze_duration = time;
             (*context).max_streams = MAX_STREAMS;
             let code = sys::avformat_open_input(
                 &mut context,
@@ -157,6 +185,7 @@ impl<S: Source> Input<S> {
                 return Err(self.open_error(code));
             }
             self.context = context;
+            self.stated = (0..self.streams()).map(|i| self.coded_color(i)).collect();
             let code = sys::avformat_find_stream_info(self.context, ptr::null_mut());
             if code < 0 {
                 return Err(self.open_error(code));
@@ -187,6 +216,16 @@ impl<S: Source> Input<S> {
         if self.fresh {
             return Ok(());
         }
+        self.reset()?;
+        self.open_context(self.probe)?;
+        if let Some(only) = self.only.take() {
+            self.keep_only(&only);
+        }
+        Ok(())
+    }
+
+    /// Back to the source alone.
+    fn reset(&mut self) -> Result<()> {
         self.close();
         let Some(io) = self.io.take() else {
             return Err(AvError::Request { what: "the input is closed".to_owned() });
@@ -194,10 +233,6 @@ impl<S: Source> Input<S> {
         // A new context for I/O too, since the old one holds a position and a buffer.
         self.io = Some(Avio::new(io.into_source())?);
         (self.fresh, self.ended, self.failed) = (true, false, None);
-        self.open_context()?;
-        if let Some(only) = self.only.take() {
-            self.keep_only(&only);
-        }
         Ok(())
     }
 
@@ -409,7 +444,7 @@ impl<S: Source> Input<S> {
     /// What is odd about the container: truncation, and why reading ended early.
     pub fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
-        if self.claimed_size > self.size {
+        if self.container() == "mov" && self.claimed_size > self.size {
             findings.push(finding(
                 "truncated",
                 Severity::Error,
@@ -430,9 +465,9 @@ impl<S: Source> Input<S> {
             ));
         }
         if self.container() == "mpegts"
-            && self.size % 188 != 0
-            && self.size % 192 != 0
-            && self.size % 204 != 0
+            && !self.size.is_multiple_of(188)
+            && !self.size.is_multiple_of(192)
+            && !self.size.is_multiple_of(204)
         {
             findings.push(finding(
                 "truncated",
@@ -525,25 +560,32 @@ impl<S: Source> Input<S> {
         })
     }
 
+    /// Colour of a stream: the bitstream's word, and the container's where that is silent.
+    pub(crate) fn color(&self, index: u32) -> ColorDescription {
+        let stated = self.stated.get(index as usize).copied().unwrap_or_default();
+        frame::complete_color(self.coded_color(index), stated)
+    }
+
+    fn coded_color(&self, index: u32) -> ColorDescription {
+        let Ok(p) = self.parameters(index) else { return ColorDescription::default() };
+        // SAFETY: valid parameters; enums are read as integers.
+        unsafe {
+            frame::color_from_raw(
+                get_enum!(p, color_primaries),
+                get_enum!(p, color_trc),
+                get_enum!(p, color_space),
+                get_enum!(p, color_range),
+                get_enum!(p, chroma_location),
+                (*p).format,
+            )
+        }
+    }
+
     fn describe_video(&self, index: u32) -> Result<Video> {
         let (s, p) = (self.stream(index)?, self.parameters(index)?);
         // SAFETY: valid parameters; enums are read as integers.
-        let (format, fields, color, raw_depth) = unsafe {
-            let format = (*p).format;
-            (
-                format,
-                get_enum!(p, field_order),
-                frame::color_from_raw(
-                    get_enum!(p, color_primaries),
-                    get_enum!(p, color_trc),
-                    get_enum!(p, color_space),
-                    get_enum!(p, color_range),
-                    get_enum!(p, chroma_location),
-                    format,
-                ),
-                (*p).bits_per_raw_sample,
-            )
-        };
+        let (format, fields, raw_depth) =
+            unsafe { ((*p).format, get_enum!(p, field_order), (*p).bits_per_raw_sample) };
         let [top, bottom, left, right] = self.cropping(index);
         // SAFETY: valid parameters and a valid stream.
         let (width, height, parameter_aspect, stream_aspect, frame_rate, average_rate) = unsafe {
@@ -565,7 +607,7 @@ impl<S: Source> Input<S> {
             sample_aspect: stream_aspect.or(parameter_aspect),
             frame_rate,
             average_rate,
-            color,
+            color: self.color(index),
             hdr: self.hdr(index),
             fields: match fields {
                 1 => FieldOrder::Progressive,
@@ -637,6 +679,20 @@ impl<S: Source> Input<S> {
                 ),
             }
         }
+    }
+
+    /// Where a movie's sound ends, in ticks that are samples: libav's decoders
+    /// give the padding behind it too.
+    pub(crate) fn sound_end(&self, index: u32) -> Option<i64> {
+        let (s, p) = (self.stream(index).ok()?, self.parameters(index).ok()?);
+        // SAFETY: a valid stream and valid parameters.
+        let (start, duration, base, rate) =
+            unsafe { ((*s).start_time, (*s).duration, (*s).time_base, (*p).sample_rate) };
+        if self.container() != "mov" || base.num != 1 || base.den != rate {
+            return None;
+        }
+        let duration = ffi::timestamp(duration).filter(|d| *d > 0)?;
+        ffi::timestamp(start).unwrap_or(0).checked_add(duration)
     }
 
     /// Clockwise rotation for presentation, in quarter turns.

@@ -258,7 +258,12 @@ impl Muxer {
             }
             let c = muxer.context;
             (*c).pb = muxer.io.as_ptr();
-            (*c).flags |= (sys::AVFMT_FLAG_CUSTOM_IO | sys::AVFMT_FLAG_BITEXACT) as c_int;
+            (*c).flags |= sys::AVFMT_FLAG_CUSTOM_IO as c_int;
+            if muxer.matroska {
+                // Without it the track ids are random numbers. MP4 has none, and
+                // would leave out all titles and tags with it.
+                (*c).flags |= sys::AVFMT_FLAG_BITEXACT as c_int;
+            }
             (*c).opaque = reopen.cast();
             (*c).io_open = Some(open_again);
             (*c).io_close2 = Some(close_again);
@@ -335,8 +340,18 @@ impl Muxer {
                 dictionary.set("video_track_timescale", &track.time_base.den().to_string())?;
             }
         }
-        // SAFETY: a context of ours with all its streams.
-        let code = unsafe { sys::avformat_write_header(self.context, dictionary.as_mut_ptr()) };
+        // SAFETY: a context of ours with all its streams. What libav would say
+        // of its own version is taken out again between the two steps.
+        let code = unsafe {
+            let code = sys::avformat_init_output(self.context, dictionary.as_mut_ptr());
+            if code < 0 {
+                code
+            } else {
+                let metadata = &mut (*self.context).metadata;
+                sys::av_dict_set(metadata, c"encoder".as_ptr(), ptr::null(), 0);
+                sys::avformat_write_header(self.context, ptr::null_mut())
+            }
+        };
         if code < 0 {
             if let Some(error) = self.write_error() {
                 return Err(error);
@@ -553,10 +568,10 @@ unsafe fn fill_video(
             };
             add_side_data(p, Kind::AV_PKT_DATA_CONTENT_LIGHT_LEVEL as i32, data)?;
         }
-        if rotation % 360 != 0 {
+        if !rotation.is_multiple_of(360) {
             let mut matrix = [0i32; 9];
-            // Counted counter-clockwise there.
-            sys::av_display_rotation_set(matrix.as_mut_ptr(), -f64::from(rotation));
+            // Clockwise here, though its sister function reads counter-clockwise.
+            sys::av_display_rotation_set(matrix.as_mut_ptr(), f64::from(rotation));
             add_side_data(p, Kind::AV_PKT_DATA_DISPLAYMATRIX as i32, matrix)?;
         }
     }

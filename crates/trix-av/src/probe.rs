@@ -7,7 +7,7 @@ use trix_model::media::{FieldOrder, StreamKind, Video};
 
 use crate::decode::{Received, VideoDecoder};
 use crate::error::{AvError, Result};
-use crate::frame::VideoFrame;
+use crate::frame::{VideoFrame, complete_color};
 use crate::input::Input;
 use crate::io::Source;
 
@@ -76,15 +76,9 @@ fn first_frame<S: Source>(input: &mut Input<S>, stream: u32) -> Result<Option<Vi
     }
 }
 
-/// The container's word stands; the frame fills what the container left open.
+/// The frame's own colour, and else what the container left open.
 fn complete(video: &mut Video, frame: &VideoFrame) {
-    let seen = frame.color();
-    let color = &mut video.color;
-    color.primaries = color.primaries.or(seen.primaries);
-    color.transfer = color.transfer.or(seen.transfer);
-    color.matrix = color.matrix.or(seen.matrix);
-    color.full_range = color.full_range.or(seen.full_range);
-    color.chroma_location = color.chroma_location.or(seen.chroma_location);
+    video.color = complete_color(frame.color(), video.color);
     let hdr = frame.hdr();
     video.hdr.mastering_display = video.hdr.mastering_display.or(hdr.mastering_display);
     video.hdr.content_light = video.hdr.content_light.or(hdr.content_light);
