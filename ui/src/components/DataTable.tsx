@@ -67,6 +67,7 @@ export function DataTable<T>({
               type="button"
               className="card-row"
               data-row={rowKey(row)}
+              aria-pressed={selected ? selected(row) : undefined}
               onClick={() => onOpen(row)}
             >
               {card(row)}

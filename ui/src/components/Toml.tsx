@@ -32,7 +32,8 @@ export function Toml({ text, faults }: { text: string; faults: Schemas["ProfileF
   const wrong = new Set(faults.map((fault) => fault.line));
   const lines = text.replace(/\n$/, "").split("\n");
   return (
-    <div className="code">
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: it scrolls, so the keyboard must reach it
+    <section className="code" aria-label="The profile's text" tabIndex={0}>
       {lines.map((line, index) => {
         const fault = wrong.has(index + 1) || undefined;
         return (
@@ -47,7 +48,7 @@ export function Toml({ text, faults }: { text: string; faults: Schemas["ProfileF
           </Fragment>
         );
       })}
-    </div>
+    </section>
   );
 }
 

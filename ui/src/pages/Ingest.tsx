@@ -17,6 +17,8 @@ import {
   IconMovie,
   IconPlayerPlay,
   IconSearch,
+  IconSquare,
+  IconSquareCheckFilled,
   IconX,
 } from "@tabler/icons-react";
 import { useInfiniteQuery, useQuery, useQueryClient } from "@tanstack/react-query";
@@ -263,16 +265,12 @@ function Browser({
           off={(entry) => (entry.kind === "folder" ? !entry.location : !usable(entry))}
           card={(entry) => (
             <div className="row">
-              {entry.kind === "file" && (
-                <Checkbox
-                  size="xs"
-                  aria-label={`Choose ${entry.name}`}
-                  tabIndex={-1}
-                  readOnly
-                  disabled={!usable(entry)}
-                  checked={entry.location != null && picked.has(entry.location)}
-                />
-              )}
+              {entry.kind === "file" &&
+                (entry.location != null && picked.has(entry.location) ? (
+                  <IconSquareCheckFilled size={18} className="picked" />
+                ) : (
+                  <IconSquare size={18} stroke={1.5} className="faint" />
+                ))}
               <div style={{ flex: 1, minWidth: 0 }}>
                 <EntryName entry={entry} />
               </div>

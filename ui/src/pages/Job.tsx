@@ -96,7 +96,7 @@ export function JobPage() {
           ))}
         </Tabs.List>
         <Tabs.Panel value="overview">
-          <div className="job-grid">
+          <div className="job-grid" data-done={detail.publications.length > 0 || undefined}>
             <div className="stack">
               <Stages detail={detail} openTask={openTask} />
               <Findings findings={detail.findings} />
@@ -142,7 +142,7 @@ function Head({ detail }: { detail: JobDetail }) {
     <>
       <div className="job-head">
         {job.poster_url && <img className="job-poster" src={job.poster_url} alt="" />}
-        <div style={{ flex: 1, minWidth: 0 }}>
+        <div className="job-main">
           <div className="job-title">
             <h1 className="break">{job.title}</h1>
             <JobBadge job={job} />
@@ -187,7 +187,9 @@ function Head({ detail }: { detail: JobDetail }) {
           <span className="dim small nowrap">
             {job.planned
               ? `${job.tasks.done} of ${count(job.tasks.total, "task")}`
-              : "not planned yet"}
+              : isMoving(job)
+                ? "not planned yet"
+                : "ended before it was planned"}
             {words && ` · ${words}`}
           </span>
         </div>
@@ -218,7 +220,7 @@ function Commands({ job }: { job: Schemas["Job"] }) {
     job.state === "waiting_gate" ||
     job.state === "paused" ||
     job.state === "failed";
-  if (me?.role === "viewer") return null;
+  if (me?.role === "viewer" || !(cancellable || job.state === "failed")) return null;
   return (
     <div className="row">
       {job.state === "failed" && (

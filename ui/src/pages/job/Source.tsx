@@ -58,7 +58,8 @@ export function Source({ detail }: { detail: Schemas["JobDetail"] }) {
             </dl>
           </div>
           {media && (
-            <div className="scroll" style={{ borderTop: "1px solid var(--line-soft)" }}>
+            // biome-ignore lint/a11y/noNoninteractiveTabindex: it scrolls, so the keyboard must reach it
+            <section className="scroll ruled" aria-label="Streams" tabIndex={0}>
               <table className="table" aria-label="Streams">
                 <thead>
                   <tr>
@@ -96,7 +97,7 @@ export function Source({ detail }: { detail: Schemas["JobDetail"] }) {
                   ))}
                 </tbody>
               </table>
-            </div>
+            </section>
           )}
         </>
       )}

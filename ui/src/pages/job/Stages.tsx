@@ -10,6 +10,7 @@ import {
 } from "@tabler/icons-react";
 import type { Schemas } from "../../api/client";
 import { useAttemptProgress } from "../../api/live";
+import { isMoving } from "../../components/JobBits";
 import { count, percent, span } from "../../format";
 import { kindWord, phaseWord, STAGES, type Stage, TASK, type Tone } from "../../words";
 
@@ -83,7 +84,9 @@ export function Stages({
                 <IconCircleDashed size={18} />
               </span>
               <span className="stage-name faint">{stage.name}</span>
-              <span className="faint small stage-what">planned once the source was inspected</span>
+              <span className="faint small stage-what">
+                {isMoving(detail.job) ? "planned once the source was inspected" : "not reached"}
+              </span>
               <span />
             </div>
           ) : null;

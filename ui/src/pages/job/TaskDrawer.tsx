@@ -60,9 +60,11 @@ function TaskBody({
 }) {
   const attempts = detail.attempts.filter((attempt) => attempt.task === task.id);
   const byName = new Map(detail.tasks.map((t) => [t.name, t]));
+  // The failure of the last attempt is the task's: it is said once.
+  const said = task.failure && (task.state === "failed" || task.state === "quarantined");
   return (
     <div className="stack">
-      {task.failure && (task.state === "failed" || task.state === "quarantined") && (
+      {task.failure && said && (
         <Note tone={TASK[task.state].tone} role="alert" title={sentence(task.failure.message)}>
           <div>{adviceFor(task.failure)}</div>
           <div className="small dim">
@@ -86,7 +88,7 @@ function TaskBody({
         <dd>{span(task.estimate_ms)} on one core</dd>
       </dl>
       {attempts.length > 0 ? (
-        <Attempts attempts={attempts} />
+        <Attempts attempts={attempts} said={said ? task.epoch : undefined} />
       ) : (
         <div className="panel">
           <Empty title={task.cached ? "It needed no attempt" : "No attempt yet"}>
@@ -143,7 +145,7 @@ function Needs({
   );
 }
 
-function Attempts({ attempts }: { attempts: Attempt[] }) {
+function Attempts({ attempts, said }: { attempts: Attempt[]; said: number | undefined }) {
   const newest = attempts.at(-1)!;
   const [chosen, setChosen] = useState<number>();
   const attempt = attempts.find((a) => a.epoch === chosen) ?? newest;
@@ -193,21 +195,15 @@ function Attempts({ attempts }: { attempts: Attempt[] }) {
           </span>
         </div>
       )}
-      {attempt.failure && (
+      {attempt.failure && attempt.epoch !== said && (
         <Note
           tone={attempt.state === "lost" ? "odd" : "bad"}
           title={sentence(attempt.failure.message)}
         >
-          {attempt !== newest ? (
-            <span className="small dim">
-              <code>{attempt.failure.code}</code> · {attempt.failure.class}
-            </span>
-          ) : (
-            <span className="small dim">
-              <code>{attempt.failure.code}</code> · {attempt.failure.class}
-              {attempt.failure.object ? ` · ${attempt.failure.object}` : ""}
-            </span>
-          )}
+          <span className="small dim">
+            <code>{attempt.failure.code}</code> · {attempt.failure.class}
+            {attempt.failure.object ? ` · ${attempt.failure.object}` : ""}
+          </span>
         </Note>
       )}
       {attempt.usage && (
