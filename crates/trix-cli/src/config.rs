@@ -148,7 +148,9 @@ impl Config {
 pub fn xdg(variable: &str, fallback: &str) -> PathBuf {
     match std::env::var_os(variable).filter(|v| !v.is_empty()) {
         Some(v) => PathBuf::from(v),
-        None => PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/".into())).join(fallback),
+        None => {
+            PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/".into())).join(fallback)
+        }
     }
 }
 

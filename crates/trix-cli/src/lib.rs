@@ -7,4 +7,5 @@ pub mod config;
 pub mod handover;
 #[cfg(feature = "media")]
 pub mod media;
+#[cfg(feature = "service")]
 pub mod service;

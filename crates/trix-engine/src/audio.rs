@@ -11,7 +11,7 @@ use trix_plan::encoder::{AudioCodec, AudioSettings};
 use trix_plan::task::{EncodeAudio, Output, TaskResult};
 
 use crate::copy;
-use crate::io::{Control, TaskIo, read_index, time_base};
+use crate::io::{Control, TaskIo, read_index};
 use crate::packetfile::{PacketHeader, PacketWriter};
 use crate::run::{made, only};
 
@@ -32,7 +32,7 @@ pub fn run(
     let output = only(wanted, "audio")?;
     let index = read_index(io, &task.index)?;
     let input = Input::open(io.source(&task.source)?)?;
-    let base = time_base(&input, task.stream)?;
+    let base = input.time_base(task.stream)?;
     let depth = depth(&input.description(), task.stream);
     let total = index
         .stream(task.stream)
@@ -116,9 +116,9 @@ impl Lane {
     /// off to the sample, gaps become silence, overlaps are dropped.
     fn take(&mut self, task: &EncodeAudio, frame: AudioFrame) -> Result<(), Failure> {
         let samples = frame.samples() as i64;
-        let stated = frame.pts().map(|pts| {
-            samples_from_zero(pts, self.base, task.zero_pts, task.time_base, self.rate)
-        });
+        let stated = frame
+            .pts()
+            .map(|pts| samples_from_zero(pts, self.base, task.zero_pts, task.time_base, self.rate));
         let mut at = match (stated, self.position) {
             (Some(stated), Some(expected)) => {
                 let stray = stated - expected;
@@ -248,7 +248,8 @@ pub(crate) fn samples_from_zero(
     let (n2, d2) = (i128::from(zero_base.num()), i128::from(zero_base.den()));
     let top = (i128::from(pts) * n1 * d2 - i128::from(zero) * n2 * d1) * i128::from(rate);
     let bottom = d1 * d2;
-    let rounded = if top >= 0 { (top + bottom / 2) / bottom } else { -((-top + bottom / 2) / bottom) };
+    let rounded =
+        if top >= 0 { (top + bottom / 2) / bottom } else { -((-top + bottom / 2) / bottom) };
     rounded.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64
 }
 

@@ -6,7 +6,7 @@ use trix_model::time::{Rounding, rescale};
 use trix_model::{Failure, Rational};
 use trix_plan::task::{CopyVideo, EncodeAudio, Output, TaskResult};
 
-use crate::io::{Control, TaskIo, read_index, time_base};
+use crate::io::{Control, TaskIo, read_index};
 use crate::packetfile::{PacketHeader, PacketWriter};
 use crate::run::{made, only};
 
@@ -63,7 +63,7 @@ fn packets(
     mut convert: impl FnMut(&trix_av::Packet, Rational) -> Option<EncodedPacket>,
 ) -> Result<crate::packetfile::Written, Failure> {
     let mut input = Input::open(source)?;
-    let base = time_base(&input, stream)?;
+    let base = input.time_base(stream)?;
     let header =
         PacketHeader { version: 1, parameters: copy_parameters(&input, stream)?, time_base: base };
     let mut writer = PacketWriter::create(io.create(output)?, &header)?;

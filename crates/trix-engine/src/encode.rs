@@ -46,8 +46,7 @@ pub fn run(
     let count = task.range.count as usize;
 
     let input = Input::open(io.source(&task.source)?)?;
-    let mut reader =
-        FrameReader::open_from(input, stream, task.decode_from, task.range.first, 1)?;
+    let mut reader = FrameReader::open_from(input, stream, task.decode_from, task.range.first, 1)?;
     let mut lanes = Vec::with_capacity(renditions.len());
     for (rendition, output) in renditions {
         lanes.push(Lane::open(task, rendition, output, timeline.time_base, io)?);
@@ -151,7 +150,7 @@ impl<'a> Lane<'a> {
                 width: rendition.picture.width,
                 height: rendition.picture.height,
                 rotation: task.rotation,
-            }),
+            })?,
             encoder,
             writer: PacketWriter::create(io.create(output)?, &header)?,
             written: 0,
@@ -172,14 +171,14 @@ impl<'a> Lane<'a> {
             if packet.pts >= end {
                 continue;
             }
-            let at = timeline.times[..count]
-                .binary_search_by_key(&packet.pts, |t| t.0)
-                .map_err(|_| {
+            let at = timeline.times[..count].binary_search_by_key(&packet.pts, |t| t.0).map_err(
+                |_| {
                     Failure::bug(format!(
                         "the encoder of {} gave a packet at {} where no frame was",
                         self.rendition.name, packet.pts
                     ))
-                })?;
+                },
+            )?;
             self.writer.write(&EncodedPacket {
                 pts: packet.pts,
                 dts: packet.dts,

@@ -8,8 +8,8 @@
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
-use trix_av::Input;
-use trix_model::{Failure, PacketIndex, PlanningIndex};
+use trix_av::{Indexed, Input};
+use trix_model::{Failure, MediaDescription, PlanningIndex};
 use trix_plan::task::{Intake, IntakeResult, Output, Sidecar, StagedFile, TaskResult};
 use trix_storage::dir::{SourceFile, StageFile};
 use trix_storage::fixity::{self, OncePass};
@@ -26,21 +26,20 @@ pub fn run(
 ) -> Result<TaskResult, Failure> {
     let name = task.source.location.path.file_name().to_owned();
     let source = SourceFile::from_fd(OwnedFd::from(io.source(&task.source)?), &name)?;
-    let mut tee = match &task.tee {
+    let (tee, staged) = match &task.tee {
         Some(share) => {
             let (file, location) = io.tee(share)?;
-            Some((StageFile::from_file(file, location.to_string()), location))
+            (Some(StageFile::from_file(file, &location.to_string())), Some(location))
         }
-        None => None,
+        None => (None, None),
     };
 
     let size = source.size();
-    let once = OncePass::new(source, tee.as_mut().map(|t| &mut t.0));
-    let (media, index, once) = inspect(once, size, control)?;
+    let once = OncePass::new(source, tee);
+    let (media, Indexed { index, mut findings }, once) = inspect(once, size, control)?;
     let hashes = once.finish(&task.source)?;
     control.at("read", size, size, 0)?;
 
-    let mut findings = Vec::new();
     for sidecar in &task.sidecars {
         findings.push(compare(sidecar, &name, &hashes, io));
     }
@@ -56,13 +55,13 @@ pub fn run(
 
     let mut outputs = Vec::new();
     if let Some(output) = find(wanted, "index") {
-        outputs.push(write(output, &index.encode(), io)?);
+        outputs.push(write(output, &index.to_bytes(), io)?);
     }
     if let Some(output) = find(wanted, "result") {
         let json = serde_json::to_vec(&result).map_err(|e| Failure::bug(e.to_string()))?;
         outputs.push(write(output, &json, io)?);
     }
-    result.staged = tee.map(|(_, location)| StagedFile {
+    result.staged = staged.map(|location| StagedFile {
         location,
         size: result.hashes.size,
         sha256: result.hashes.sha256,
@@ -76,13 +75,20 @@ fn inspect<'a>(
     once: OncePass<'a>,
     size: u64,
     control: &Control<'_>,
-) -> Result<(trix_model::MediaDescription, PacketIndex, OncePass<'a>), Failure> {
+) -> Result<(MediaDescription, Indexed, OncePass<'a>), Failure> {
     let mut input = Input::open_reader(once)?;
-    let media = input.description()?;
-    let index = trix_av::build_index(&mut input, &mut |position| {
-        control.at("read", position.min(size), size, 0).is_ok()
-    })?;
-    Ok((media, index, input.into_reader()))
+    let media = trix_av::describe(&mut input)?;
+    let mut stop = None;
+    let indexed = trix_av::build_index(&mut input, &mut |position| {
+        stop = control.at("read", position.min(size), size, 0).err();
+        stop.is_none()
+    });
+    if let Some(stop) = stop {
+        return Err(stop);
+    }
+    let indexed = indexed?;
+    let once = input.into_reader().ok_or_else(|| Failure::bug("the reader is still shared"))?;
+    Ok((media, indexed, once))
 }
 
 fn compare(

@@ -8,7 +8,7 @@ use std::io::Read;
 
 use trix_model::index::{FrameTable, StreamIndex};
 use trix_model::{
-    ErrorClass, ErrorOrigin, Failure, Key, PacketIndex, Progress, Rational, ShareName, SharePath,
+    ErrorClass, ErrorOrigin, Failure, Key, PacketIndex, Progress, ShareName, SharePath,
 };
 use trix_plan::task::{Output, SourceRef};
 
@@ -56,7 +56,12 @@ impl<'a> Control<'a> {
 
 /// The failure of an attempt that was told to stop.
 pub fn stopped() -> Failure {
-    Failure::new(ErrorClass::Transient, ErrorOrigin::Node, "released", "the attempt was told to stop")
+    Failure::new(
+        ErrorClass::Transient,
+        ErrorOrigin::Node,
+        "released",
+        "the attempt was told to stop",
+    )
 }
 
 /// Reads a packet index out of the cache.
@@ -65,7 +70,7 @@ pub(crate) fn read_index(io: &dyn TaskIo, key: &Key) -> Result<PacketIndex, Fail
     io.artifact(key)?
         .read_to_end(&mut bytes)
         .map_err(|e| Failure::share(format!("reading the packet index: {e}")))?;
-    PacketIndex::decode(&bytes).map_err(|e| {
+    PacketIndex::from_bytes(&bytes).map_err(|e| {
         Failure::new(ErrorClass::Transient, ErrorOrigin::Share, "artifact_damaged", e.to_string())
             .about(key)
     })
@@ -94,11 +99,4 @@ pub(crate) fn write_failure(name: &str, error: &std::io::Error) -> Failure {
         return Failure::new(ErrorClass::Resource, ErrorOrigin::Share, "no_space", message);
     }
     Failure::share(message)
-}
-
-/// Seconds per tick of a stream that the container has.
-pub(crate) fn time_base(input: &trix_av::Input, stream: u32) -> Result<Rational, Failure> {
-    input
-        .time_base(stream)
-        .ok_or_else(|| Failure::bug(format!("the container has no stream {stream}")))
 }

@@ -172,14 +172,15 @@ impl Run<'_> {
     }
 
     fn work(&self, board: &Board<'_>) {
+        let stopped = || self.stop.load(Ordering::Relaxed) || board.lock().failure.is_some();
         while let Some(task) = board.take(self.stop) {
-            let result = self.run_one(task, &StopSign { asked: self.stop, board });
+            let result = self.run_one(task, &stopped);
             board.put(task, result);
         }
     }
 
     /// One task: from the cache, or by an attempt whose outputs go there.
-    fn run_one(&self, task: &Task, stop: &StopSign<'_>) -> Result<bool, Failure> {
+    fn run_one(&self, task: &Task, stopped: &dyn Fn() -> bool) -> Result<bool, Failure> {
         let missing: Vec<_> = task
             .outputs
             .iter()
@@ -195,7 +196,7 @@ impl Run<'_> {
         }
         (self.events)(Event::Started { task: &task.name });
         let stage = self.cache.stage(&stage_name(task)?)?;
-        let result = self.attempt(task, &missing, &stage, stop);
+        let result = self.attempt(task, &missing, &stage, stopped);
         // Whatever was not committed goes; a stage of a killed run is swept at the next start.
         stage.remove()?;
         result?;
@@ -208,14 +209,13 @@ impl Run<'_> {
         task: &Task,
         missing: &[Output],
         stage: &Stage,
-        stop: &StopSign<'_>,
+        stopped: &dyn Fn() -> bool,
     ) -> Result<(), Failure> {
         let io = LocalIo { run: self, stage: Some(stage) };
         let report = |progress: Progress| {
             (self.events)(Event::Progress { task: &task.name, progress });
         };
-        let stopped = || stop.is_set();
-        let result = run_task(&task.spec, missing, &io, &Control::new(&report, &stopped))?;
+        let result = run_task(&task.spec, missing, &io, &Control::new(&report, stopped))?;
         for made in &result.outputs {
             self.cache.commit(stage, &stage_file(&made.key)?, &made.key, made.digest, None)?;
         }
@@ -245,18 +245,6 @@ struct BoardState<'a> {
     running: usize,
     ran: Vec<String>,
     failure: Option<Failure>,
-}
-
-/// Either of two reasons to stop.
-struct StopSign<'a> {
-    asked: &'a AtomicBool,
-    board: &'a Board<'a>,
-}
-
-impl StopSign<'_> {
-    fn is_set(&self) -> bool {
-        self.asked.load(Ordering::Relaxed) || self.board.lock().failure.is_some()
-    }
 }
 
 impl<'a> Board<'a> {
@@ -388,19 +376,19 @@ fn source_ref(path: &Path) -> Result<SourceRef, Failure> {
     use std::os::unix::fs::MetadataExt;
     let meta = std::fs::metadata(path).map_err(|e| cannot_open(path, &e))?;
     if !meta.is_file() {
-        return Err(Failure::source("not_a_file", "the source is no regular file")
-            .about(path.display()));
+        return Err(
+            Failure::source("not_a_file", "the source is no regular file").about(path.display())
+        );
     }
-    let absolute: PathBuf =
-        std::path::absolute(path).map_err(|e| cannot_open(path, &e))?;
+    let absolute: PathBuf = std::path::absolute(path).map_err(|e| cannot_open(path, &e))?;
     let text = absolute.to_str().ok_or_else(|| {
         Failure::request("bad_name", "the source's path is not UTF-8").about(path.display())
     })?;
     let parse = || -> Result<SharePath, trix_model::PathError> {
         Ok(SharePath::new(LOCAL.parse()?, normal(text).parse()?))
     };
-    let location = parse()
-        .map_err(|e| Failure::request("bad_name", e.to_string()).about(path.display()))?;
+    let location =
+        parse().map_err(|e| Failure::request("bad_name", e.to_string()).about(path.display()))?;
     Ok(SourceRef {
         location,
         size: meta.len(),

@@ -57,10 +57,8 @@ pub fn run(
     }
 
     let file = io.create(output)?;
-    let options = MuxOptions {
-        fast_start: task.container != Container::Mkv,
-        tags: task.tags.clone(),
-    };
+    let options =
+        MuxOptions { fast_start: task.container != Container::Mkv, tags: task.tags.clone() };
     let mut muxer = Muxer::create(file, task.container, &described, &options)?;
     let bases: Vec<Rational> = described.iter().map(|t| t.time_base).collect();
     let chunks = task.video.as_ref().map_or(0, |v| v.chunks.len()) as u64;

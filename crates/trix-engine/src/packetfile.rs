@@ -16,7 +16,7 @@ use std::io::{BufReader, BufWriter, Read, Write};
 
 use serde::{Deserialize, Serialize};
 use trix_av::{CodecParameters, EncodedPacket};
-use trix_model::{Digest, Rational};
+use trix_model::{Digest, ErrorClass, ErrorOrigin, Failure, Rational};
 
 const MAGIC: &[u8; 8] = b"TRIXPKT1";
 const TAG_END: u8 = 0;
@@ -39,6 +39,22 @@ pub enum PacketFileError {
     /// What stands there is not what was written.
     #[error("a packet file is damaged: {0}")]
     Damaged(String),
+}
+
+impl From<PacketFileError> for Failure {
+    fn from(error: PacketFileError) -> Failure {
+        match error {
+            PacketFileError::Write(e) => crate::io::write_failure("packet file", &e),
+            PacketFileError::Read(e) => Failure::share(format!("reading a packet file: {e}")),
+            // The cache lost or changed bytes; made anew it is whole.
+            PacketFileError::Damaged(_) => Failure::new(
+                ErrorClass::Transient,
+                ErrorOrigin::Share,
+                "artifact_damaged",
+                error.to_string(),
+            ),
+        }
+    }
 }
 
 /// What stands before the packets.

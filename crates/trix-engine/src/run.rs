@@ -17,7 +17,7 @@ const ENGINE_REVISION: u32 = 1;
 pub fn engine_id() -> String {
     format!(
         "trix-engine/{ENGINE_REVISION} {} {}",
-        trix_encode::engine_id(),
+        trix_encode::engine_id(trix_encode::CpuLevel::best()),
         trix_av::versions()
     )
 }

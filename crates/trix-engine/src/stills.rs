@@ -60,9 +60,8 @@ pub fn run(
 }
 
 fn still(frame: &VideoFrame, size: (u32, u32), rotation: u16) -> Result<VideoFrame, Failure> {
-    let target =
-        Target { format: PixelFormat::YUV420P8, width: size.0, height: size.1, rotation };
-    Ok(Scaler::new(target).scale(frame)?)
+    let target = Target { format: PixelFormat::YUV420P8, width: size.0, height: size.1, rotation };
+    Ok(Scaler::new(target)?.scale(frame)?)
 }
 
 fn black(sprite: &mut VideoFrame) -> Result<(), Failure> {
@@ -94,7 +93,13 @@ fn paste(thumb: &VideoFrame, sprite: &mut VideoFrame, x: u32, y: u32) -> Result<
 /// The sprite's map: one cue a thumbnail, with its rectangle as a media fragment.
 fn map(task: &Stills) -> String {
     let clock = |ms: u64| {
-        format!("{:02}:{:02}:{:02}.{:03}", ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60, ms % 1000)
+        format!(
+            "{:02}:{:02}:{:02}.{:03}",
+            ms / 3_600_000,
+            ms / 60_000 % 60,
+            ms / 1000 % 60,
+            ms % 1000
+        )
     };
     let (w, h) = task.thumb_size;
     let mut text = String::from("WEBVTT\n");

@@ -10,7 +10,7 @@ use trix_model::{Digest, Failure, MediaDescription, Rational};
 use trix_plan::task::{ExpectVideo, Expectation, Output, TaskResult, Verify, VerifyReport};
 
 use crate::intake::write;
-use crate::io::{Control, TaskIo, time_base};
+use crate::io::{Control, TaskIo};
 use crate::run::only;
 
 pub fn run(
@@ -74,12 +74,18 @@ pub struct CheckedAudio {
 /// Decodes everything in a file; any damage is an error. `frames` is for progress only.
 pub fn check_file(file: File, frames: u64, control: &Control<'_>) -> Result<Checked, Failure> {
     let mut input = Input::open(file)?;
-    let media = input.description();
+    let media = trix_av::describe(&mut input)?;
     let main = media.main_video().map(|(s, _)| s.index);
     let mut video = match main {
         Some(stream) => Some((
             VideoDecoder::open(&input, stream, 1)?,
-            CheckedVideo { stream, frames: 0, first: 0, end: 0, time_base: time_base(&input, stream)? },
+            CheckedVideo {
+                stream,
+                frames: 0,
+                first: 0,
+                end: 0,
+                time_base: input.time_base(stream)?,
+            },
         )),
         None => None,
     };
@@ -148,7 +154,8 @@ fn compare(expect: &Expectation, checked: &Checked) -> Result<(), Failure> {
     if expect.audio.len() != checked.audio.len() {
         return Err(mismatch("sound tracks", expect.audio.len(), checked.audio.len()));
     }
-    for (n, (expected, (stream, _))) in expect.audio.iter().zip(checked.media.audios()).enumerate() {
+    for (n, (expected, (stream, _))) in expect.audio.iter().zip(checked.media.audios()).enumerate()
+    {
         if let Some(codec) = &expected.codec
             && *codec != stream.codec
         {
@@ -214,7 +221,11 @@ fn compare_video(
     Ok(())
 }
 
-fn mismatch(what: &str, expected: impl std::fmt::Display, found: impl std::fmt::Display) -> Failure {
+fn mismatch(
+    what: &str,
+    expected: impl std::fmt::Display,
+    found: impl std::fmt::Display,
+) -> Failure {
     Failure::new(
         trix_model::ErrorClass::Deterministic,
         trix_model::ErrorOrigin::Engine,
@@ -228,8 +239,17 @@ fn damaged(message: String) -> Failure {
 }
 
 fn sha256(mut file: File) -> Result<(Digest, u64), Failure> {
+    use std::io::Read;
+    let read_error = |e| Failure::share(format!("reading the finished file: {e}"));
     let mut hasher = Sha256::new();
-    let size = std::io::copy(&mut file, &mut hasher)
-        .map_err(|e| Failure::share(format!("reading the finished file: {e}")))?;
-    Ok((Digest(hasher.finalize().into()), size))
+    let mut buffer = vec![0; 1 << 20];
+    let mut size = 0;
+    loop {
+        let n = file.read(&mut buffer).map_err(read_error)?;
+        if n == 0 {
+            return Ok((Digest(hasher.finalize().into()), size));
+        }
+        hasher.update(&buffer[..n]);
+        size += n as u64;
+    }
 }

@@ -179,12 +179,18 @@ impl<'a> Place<'a> {
     }
 }
 
-fn deliver_one(run: &Run<'_>, result: &ResultFile, path: &Path, force: bool) -> anyhow::Result<u64> {
+fn deliver_one(
+    run: &Run<'_>,
+    result: &ResultFile,
+    path: &Path,
+    force: bool,
+) -> anyhow::Result<u64> {
     let folder = parent(path);
     std::fs::create_dir_all(&folder)?;
     let mut from = run.open_result(result)?;
     // Beside its place, so that the last step is one rename; removed when anything fails.
-    let mut staged = tempfile::Builder::new().prefix(".trix-").suffix(".part").tempfile_in(&folder)?;
+    let mut staged =
+        tempfile::Builder::new().prefix(".trix-").suffix(".part").tempfile_in(&folder)?;
     let size = std::io::copy(&mut from, staged.as_file_mut())?;
     if run.stop.load(Ordering::Relaxed) {
         bail!("stopped");

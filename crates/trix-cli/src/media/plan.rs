@@ -23,8 +23,7 @@ pub fn run(arguments: &args::Plan) -> anyhow::Result<()> {
         events: &|_| {},
         stop: &stop,
     };
-    let (intake, plan) =
-        run.plan().with_context(|| arguments.what.source.display().to_string())?;
+    let (intake, plan) = run.plan().with_context(|| arguments.what.source.display().to_string())?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&plan)?);
     } else {

@@ -38,7 +38,7 @@ fn print_table(path: &Path, d: &MediaDescription) {
     println!("{}: {}", path.display(), show::headline(d));
     let mut table = Table::new();
     table
-        .load_preset(presets::UTF8_BORDERS_ONLY)
+        .load_style(presets::UTF8_BORDERS_ONLY)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(["#", "kind", "language", "what"]);
     for s in &d.streams {

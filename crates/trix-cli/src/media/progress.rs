@@ -45,7 +45,9 @@ impl Reporter {
             if bars { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
         );
         let template = BarStyle::with_template("{prefix:9} {bar:32} {percent:>3} %  {msg}");
-        bar.set_style(template.unwrap_or_else(|_| BarStyle::default_bar()).progress_chars("█▉▊▋▌▍▎▏ "));
+        bar.set_style(
+            template.unwrap_or_else(|_| BarStyle::default_bar()).progress_chars("█▉▊▋▌▍▎▏ "),
+        );
         bar.set_prefix("intake");
         Reporter {
             style,

@@ -7,7 +7,13 @@ use trix_model::{ColorDescription, Rational};
 pub fn clock(us: i64) -> String {
     let sign = if us < 0 { "-" } else { "" };
     let ms = us.unsigned_abs() / 1000;
-    format!("{sign}{}:{:02}:{:02}.{:03}", ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60, ms % 1000)
+    format!(
+        "{sign}{}:{:02}:{:02}.{:03}",
+        ms / 3_600_000,
+        ms / 60_000 % 60,
+        ms / 1000 % 60,
+        ms % 1000
+    )
 }
 
 /// `12.3 MB`, in powers of ten as file managers and disks count.
@@ -37,20 +43,45 @@ pub fn color(c: &ColorDescription) -> String {
             .find(|(code, _)| *code == n)
             .map_or_else(|| n.to_string(), |(_, name)| (*name).to_owned()),
     };
-    if *c == ColorDescription::default() {
-        return "not stated".into();
+    if c.primaries.or(c.transfer).or(c.matrix).is_none() {
+        return match c.full_range {
+            Some(true) => "colour not stated, full range".into(),
+            Some(false) | None => "colour not stated".into(),
+        };
     }
     let primaries = name(
         c.primaries,
-        &[(1, "bt709"), (5, "bt470bg"), (6, "smpte170m"), (9, "bt2020"), (11, "dci-p3"), (12, "p3-d65")],
+        &[
+            (1, "bt709"),
+            (5, "bt470bg"),
+            (6, "smpte170m"),
+            (9, "bt2020"),
+            (11, "dci-p3"),
+            (12, "p3-d65"),
+        ],
     );
     let transfer = name(
         c.transfer,
-        &[(1, "bt709"), (6, "smpte170m"), (13, "srgb"), (14, "bt2020-10"), (15, "bt2020-12"), (16, "pq"), (18, "hlg")],
+        &[
+            (1, "bt709"),
+            (6, "smpte170m"),
+            (13, "srgb"),
+            (14, "bt2020-10"),
+            (15, "bt2020-12"),
+            (16, "pq"),
+            (18, "hlg"),
+        ],
     );
     let matrix = name(
         c.matrix,
-        &[(0, "rgb"), (1, "bt709"), (5, "bt470bg"), (6, "smpte170m"), (9, "bt2020nc"), (10, "bt2020c")],
+        &[
+            (0, "rgb"),
+            (1, "bt709"),
+            (5, "bt470bg"),
+            (6, "smpte170m"),
+            (9, "bt2020nc"),
+            (10, "bt2020c"),
+        ],
     );
     let range = match c.full_range {
         Some(true) => ", full range",
@@ -71,7 +102,8 @@ pub fn stream(s: &Stream) -> (String, String) {
 }
 
 fn video(s: &Stream, v: &Video) -> String {
-    let mut parts = vec![with_profile(s), format!("{}x{}", v.width, v.height), v.pixel_format.clone()];
+    let mut parts =
+        vec![with_profile(s), format!("{}x{}", v.width, v.height), v.pixel_format.clone()];
     if let Some(sar) = v.sample_aspect.filter(|r| *r != Rational::ONE) {
         parts.push(format!("SAR {}:{}", sar.num(), sar.den()));
     }

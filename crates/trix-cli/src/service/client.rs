@@ -37,8 +37,10 @@ impl Client {
         body: Option<(&Value, &str)>,
     ) -> anyhow::Result<Value> {
         let what = format!("{method} {path}");
-        let mut request =
-            self.http.request(method, format!("{}/api/v1{path}", self.base)).bearer_auth(&self.token);
+        let mut request = self
+            .http
+            .request(method, format!("{}/api/v1{path}", self.base))
+            .bearer_auth(&self.token);
         if let Some((body, key)) = body {
             request = request.header("idempotency-key", key).json(body);
         }

@@ -140,9 +140,11 @@ fn line(id: i64, job: &Value) -> String {
     let planned = job.get("planned").and_then(Value::as_bool).unwrap_or(false);
     let fraction = job.get("fraction").and_then(Value::as_f64).unwrap_or(0.0).clamp(0.0, 1.0);
     let state = text(job, "state");
-    let filled = if planned || state == "succeeded" { (fraction * WIDTH as f64) as usize } else { 0 };
+    let filled =
+        if planned || state == "succeeded" { (fraction * WIDTH as f64) as usize } else { 0 };
     let bar = format!("{}{}", "█".repeat(filled), "░".repeat(WIDTH - filled));
-    let number = |key: &str| job.pointer(&format!("/tasks/{key}")).and_then(Value::as_u64).unwrap_or(0);
+    let number =
+        |key: &str| job.pointer(&format!("/tasks/{key}")).and_then(Value::as_u64).unwrap_or(0);
     let mut line = format!(
         "job {id}  {bar} {:>3} %  {state}, {} of {} tasks  {}",
         (fraction * 100.0) as u32,
@@ -158,7 +160,5 @@ fn line(id: i64, job: &Value) -> String {
 
 /// Nanoseconds since 1970: makes idempotency keys of two runs differ.
 fn started_ns() -> u128 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |d| d.as_nanos())
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos())
 }

@@ -129,9 +129,11 @@ pub async fn enrol(config: &Config, node: &str) -> anyhow::Result<()> {
 
 /// Roots of all shares on this machine.
 pub fn roots(config: &Config) -> Roots {
-    Roots::new(config.shares.iter().map(|s| {
-        (s.name.clone(), Root { root: s.root.clone(), role: s.role, mount_unit: None })
-    }))
+    Roots::new(
+        config.shares.iter().map(|s| {
+            (s.name.clone(), Root { root: s.root.clone(), role: s.role, mount_unit: None })
+        }),
+    )
 }
 
 fn times(config: &Config) -> ProtocolTimes {
@@ -269,8 +271,8 @@ async fn worker(config: &Config, db: &Db, stop: CancellationToken) -> anyhow::Re
     let node = config.node_name();
     let node_token = node_token(config, db, &node, &stop).await?;
     let media = media_binary()?;
-    let media = std::fs::canonicalize(&media)
-        .with_context(|| format!("resolving {}", media.display()))?;
+    let media =
+        std::fs::canonicalize(&media).with_context(|| format!("resolving {}", media.display()))?;
     let worker = WorkerConfig {
         node,
         node_token,
@@ -341,11 +343,9 @@ fn capacity(config: &Config) -> anyhow::Result<Resources> {
     } else {
         rustix::system::sysinfo().totalram as u64 / 4 * 3
     };
-    let cache = config
-        .shares
-        .iter()
-        .find(|s| s.name == config.cache.share)
-        .with_context(|| format!("no [[share]] is named {:?}, the cache", config.cache.share.as_str()))?;
+    let cache = config.shares.iter().find(|s| s.name == config.cache.share).with_context(|| {
+        format!("no [[share]] is named {:?}, the cache", config.cache.share.as_str())
+    })?;
     let room = rustix::fs::statvfs(&cache.root)
         .with_context(|| format!("looking at the cache {}", cache.root.display()))?;
     Ok(Resources { mcpu, ram, scratch: room.f_bavail.saturating_mul(room.f_frsize) })
