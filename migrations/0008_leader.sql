@@ -225,7 +225,11 @@ declare k constant bytea := decode(a->>'key', 'hex');
 begin
     perform leads((a->>'epoch')::bigint);
     perform 1 from artifact where key = k for update;
-    if not found then return 'true'; end if;
+    if not found then
+        -- A file without a row: a stray, unless an attempt is about to report it.
+        return to_jsonb(not exists (select from output o join task t on t.id = o.task_id
+            where o.key = k and t.state = 'running'));
+    end if;
     if artifact_pinned(k) then return 'false'; end if;
     delete from artifact where key = k;
     return 'true';

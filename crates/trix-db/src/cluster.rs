@@ -232,6 +232,10 @@ impl Cluster {
         if self.pid().is_some() && self.is_ready() {
             return Ok(());
         }
+        // One that ended by itself is reaped here.
+        if let Some(mut c) = self.child.take() {
+            c.try_wait().map_err(io_error("waiting for", &self.folder))?;
+        }
         let run = self.socket_folder();
         fs::create_dir_all(&run).map_err(io_error("making", &run))?;
         self.give(&run, 0o700)?;

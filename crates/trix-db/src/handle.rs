@@ -71,6 +71,11 @@ impl Db {
         times: ProtocolTimes,
         connections: u32,
     ) -> Result<Db, DbError> {
+        // The driver takes any scheme for its own.
+        if !url.starts_with("postgresql://") && !url.starts_with("postgres://") {
+            let why = "it must begin with postgresql://";
+            return Err(DbError::Address(sqlx::Error::Configuration(why.into())));
+        }
         let options: PgConnectOptions = url.parse().map_err(DbError::Address)?;
         // The server gives up a statement on its own a little after the client
         // has, so that no abandoned statement holds locks. The keepalives let the

@@ -129,8 +129,13 @@ pub struct Retired {
 
 impl Seat {
     /// Takes the seat if it is free. A takeover raises the epoch and starts a grace
-    /// during which nobody is marked.
-    pub async fn try_take(db: &Db, holder: &str) -> Result<Option<Seat>, DbError> {
+    /// during which nobody is marked; `outage` is for how long the database did not
+    /// answer the caller before, which makes the grace longer.
+    pub async fn try_take(
+        db: &Db,
+        holder: &str,
+        outage: Duration,
+    ) -> Result<Option<Seat>, DbError> {
         let mut session = db.bare(sql::LEAD_LOCK.operation, None).await?;
         let got: bool = on(&mut session, db, &sql::LEAD_LOCK, &Value::Null).await?;
         if !got {
@@ -139,7 +144,7 @@ impl Seat {
         let t = db.times();
         let args = json!({
             "holder": holder,
-            "grace_ms": ms(t.grace(Duration::ZERO)),
+            "grace_ms": ms(t.grace(outage)),
             "times": {
                 "suspect_ms": ms(t.suspect), "lost_ms": ms(t.lost),
                 "backoff_min_ms": ms(t.backoff_min), "backoff_max_ms": ms(t.backoff_max),

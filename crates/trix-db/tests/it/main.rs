@@ -1,5 +1,13 @@
 //! The protocol against a real PostgreSQL.
 
+mod claims;
+mod events;
+mod fence;
+mod jobs;
 mod life;
+mod outage;
+mod pairs;
+mod publish;
+mod retry;
 mod schema;
 mod support;

@@ -42,7 +42,8 @@ impl World {
         let principal = db.create_principal("anna", Role::Operator, None).await.unwrap().id;
         let profile =
             db.put_profile("archive-and-ladder", digest(7), "name = 'x'", true).await.unwrap().id;
-        let seat = Seat::try_take(&db, "test").await.unwrap().expect("the seat is free");
+        let seat =
+            Seat::try_take(&db, "test", Duration::ZERO).await.unwrap().expect("the seat is free");
         let leader = seat.leader();
         World { test, db, principal, profile, seat, leader, last_tick: Instant::now() }
     }
@@ -374,4 +375,12 @@ pub async fn value(url: &str, sql: &'static str) -> Value {
     let v: sqlx::types::Json<Value> = sqlx::query_scalar(sql).fetch_one(&mut c).await.unwrap();
     c.close().await.unwrap();
     v.0
+}
+
+/// Runs a statement that no function of the product would.
+pub async fn execute(url: &str, sql: &'static str) -> Result<(), sqlx::Error> {
+    use sqlx::Connection;
+    let mut c = sqlx::PgConnection::connect(url).await?;
+    sqlx::query(sql).execute(&mut c).await?;
+    c.close().await
 }
