@@ -184,11 +184,38 @@ impl TestCluster {
     pub fn resume(&self) {
         self.cluster.resume();
     }
+
+    /// SIGSTOP to the server and to all its sessions: whoever is connected hangs too.
+    pub fn pause_all(&self) {
+        self.pause();
+        self.signal_sessions(rustix::process::Signal::STOP);
+    }
+
+    /// Undoes [`TestCluster::pause_all`].
+    pub fn resume_all(&self) {
+        self.signal_sessions(rustix::process::Signal::CONT);
+        self.resume();
+    }
+
+    fn signal_sessions(&self, signal: rustix::process::Signal) {
+        let Some(server) = self.cluster.pid() else { return };
+        let children = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| {
+            let pid = e.file_name().to_str()?.parse().ok()?;
+            let stat = fs::read_to_string(e.path().join("stat")).ok()?;
+            // Behind the name in parentheses: state, then the parent's id.
+            let parent: i32 = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
+            (parent == server.as_raw_nonzero().get()).then_some(pid)
+        });
+        for pid in children.filter_map(rustix::process::Pid::from_raw).collect::<Vec<_>>() {
+            // A session that has just ended is no trouble.
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
 }
 
 impl Drop for TestCluster {
     fn drop(&mut self) {
-        self.cluster.resume();
+        self.resume_all();
         if let Err(e) = self.cluster.stop(Stop::Immediate) {
             eprintln!("ending a test cluster: {e}");
         }
