@@ -68,6 +68,18 @@ pub enum AvError {
         /// Codec as libav names it.
         codec: String,
     },
+    /// More than half of the main video's packets can't be decoded.
+    #[error("{errors} of {packets} packets of stream {stream} can't be decoded ({codec})")]
+    TooDamaged {
+        /// Index in the container.
+        stream: u32,
+        /// Codec as libav names it.
+        codec: String,
+        /// Packets that failed.
+        errors: u32,
+        /// Packets in all.
+        packets: u32,
+    },
     /// Our libav has no decoder for the codec.
     #[error("there is no decoder for {codec} (stream {stream})")]
     NoDecoder {
@@ -214,6 +226,7 @@ impl AvError {
             AvError::NoStream { .. } => "no_stream",
             AvError::NoSamples { .. } => "no_samples",
             AvError::NoFrames { .. } => "no_frames",
+            AvError::TooDamaged { .. } => "too_damaged",
             AvError::NoDecoder { .. } => "no_decoder",
             AvError::Demux { .. } => "damaged",
             AvError::Decode { .. } => "undecodable",
@@ -240,6 +253,7 @@ impl AvError {
             | AvError::NoStream { .. }
             | AvError::NoSamples { .. }
             | AvError::NoFrames { .. }
+            | AvError::TooDamaged { .. }
             | AvError::NoDecoder { .. }
             | AvError::Demux { .. }
             | AvError::Decode { .. }

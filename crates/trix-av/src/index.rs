@@ -54,7 +54,7 @@ pub enum IndexMode {
 /// Reads all packets of a fresh input and makes its index.
 ///
 /// # Errors
-/// [`AvError::NoSamples`], [`AvError::NoFrames`], [`AvError::NoDecoder`] about
+/// [`AvError::NoSamples`], [`AvError::NoFrames`], [`AvError::TooDamaged`], [`AvError::NoDecoder`] about
 /// the main video stream; [`AvError::Encrypted`]; [`AvError::Io`]. A damaged
 /// tail is no error but a finding, and the index ends before it.
 pub fn build_index<S: Source>(
@@ -404,6 +404,11 @@ fn decode_table<S: Source>(
     }
     if errors > 0 {
         // A recording that starts between key frames loses a few; more is damage.
+        let packets = entry.packets.len() as u32;
+        if errors > packets / 2 {
+            let codec = input.codec(stream)?;
+            return Err(AvError::TooDamaged { stream, codec, errors, packets });
+        }
         let many = errors as usize * 20 > entry.packets.len();
         let mut f = finding(
             "undecodable_packets",

@@ -521,6 +521,17 @@ impl<S: Source> Input<S> {
             .filter(|v| !v.is_empty())
     }
 
+    /// A movie's handler name where it is a title and not the name of a program's part.
+    fn handler_title(&self, index: u32) -> Option<String> {
+        const PROGRAMS: [&str; 9] =
+            ["handle", "media", "gpac", "bento", "l-smash", "concept", "alias", "import", "track"];
+        let name = self.stream_tag(index, "handler_name")?;
+        let lower = name.to_lowercase();
+        let title = lower.trim();
+        let program = title.len() < 2 || PROGRAMS.iter().any(|p| title.contains(p));
+        (!program).then(|| name.trim().to_owned())
+    }
+
     fn describe_stream(&self, index: u32) -> Result<Stream> {
         let (s, p) = (self.stream(index)?, self.parameters(index)?);
         // SAFETY: a valid stream and valid parameters; enums are read as integers.
@@ -553,7 +564,7 @@ impl<S: Source> Input<S> {
             duration,
             bit_rate,
             language,
-            title: self.stream_tag(index, "title").or_else(|| self.stream_tag(index, "name")),
+            title: self.stream_tag(index, "title").or_else(|| self.handler_title(index)),
             default: disposition & sys::AV_DISPOSITION_DEFAULT as c_int != 0,
             attached_picture: self.is_attached_picture(index),
             kind,

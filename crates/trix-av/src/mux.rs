@@ -273,7 +273,10 @@ impl Muxer {
         for track in tracks {
             muxer.add(track, container)?;
         }
-        for (key, value) in &options.tags {
+        // libav would name itself and its version as the tool.
+        let tool = ("encoding_tool".to_owned(), "trix".to_owned());
+        let tool = (container == Container::Mp4).then_some((&tool.0, &tool.1));
+        for (key, value) in tool.into_iter().chain(&options.tags) {
             let (key, value) = (ffi::c_string(key), ffi::c_string(value));
             // SAFETY: a context of ours; the strings are copied.
             unsafe {
@@ -287,7 +290,10 @@ impl Muxer {
 
     fn add(&mut self, track: &MuxTrack, container: Container) -> Result<()> {
         let base = ffi::raw_rational(track.time_base)?;
-        let metadata = [("language", &track.language), ("title", &track.title)];
+        // Players of MP4 take a track's title from its handler; Matroska has a field.
+        let handler = if container == Container::Mkv { &None } else { &track.title };
+        let metadata =
+            [("language", &track.language), ("title", &track.title), ("handler_name", handler)];
         // SAFETY: a context of ours, not written yet; a new stream and its
         // parameters are valid until the context is freed.
         unsafe {

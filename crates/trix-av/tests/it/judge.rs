@@ -5,6 +5,12 @@ use std::process::Command;
 
 /// Presentation times of all frames that ffprobe decodes in a video stream, in display order.
 pub fn frame_times(path: &Path, stream: u32) -> Vec<Option<i64>> {
+    first_frame_times(path, stream, None)
+}
+
+/// Those of the first so many seconds.
+pub fn first_frame_times(path: &Path, stream: u32, seconds: Option<u32>) -> Vec<Option<i64>> {
+    let interval = seconds.map_or("%".to_owned(), |s| format!("%+{s}"));
     let text = ffprobe(
         path,
         &[
@@ -13,6 +19,8 @@ pub fn frame_times(path: &Path, stream: u32) -> Vec<Option<i64>> {
             "-show_entries",
             "frame=best_effort_timestamp",
             "-show_frames",
+            "-read_intervals",
+            &interval,
         ],
     );
     text.lines()
