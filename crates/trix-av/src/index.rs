@@ -80,6 +80,11 @@ pub fn build_index_with<S: Source>(
     }
     let mut scan = Scan::new(input, main)?;
     let mut findings = scan.read(input, progress)?;
+    if !scan.facts.inter {
+        // H.264 of cameras and mezzanines: all pictures are intra, though few
+        // are marked as places to start.
+        scan.facts.access.fill(true);
+    }
     let Scan { streams, facts, .. } = scan;
     let mut index = PacketIndex { version: INDEX_VERSION, streams };
     if let Some(stream) = main {
@@ -118,6 +123,8 @@ struct Facts {
     access: Vec<bool>,
     /// A packet held a single field.
     fields: bool,
+    /// A packet held a picture that refers to others, or nobody looked.
+    inter: bool,
     /// A packet held no picture that is shown by itself.
     odd: bool,
 }
@@ -233,7 +240,11 @@ impl Scan {
         self.facts.access.push(access);
         self.facts.odd |= packet.data().is_empty();
         if let Some(parser) = &mut self.parser {
-            self.facts.fields |= parser.is_field(packet);
+            let picture = parser.look_at(packet);
+            self.facts.fields |= picture.field;
+            self.facts.inter |= !picture.intra || !key;
+        } else {
+            self.facts.inter = true;
         }
     }
 }
@@ -574,6 +585,14 @@ fn is_intra_only(codec: &str) -> bool {
     )
 }
 
+/// What the parser says of a packet's picture.
+struct Looked {
+    /// It is a single field.
+    field: bool,
+    /// It refers to no other.
+    intra: bool,
+}
+
 /// libav's parser over whole packets, for what it says of the picture.
 struct Parser {
     parser: *mut sys::AVCodecParserContext,
@@ -603,8 +622,7 @@ impl Parser {
         }
     }
 
-    /// True when the packet's picture is a field.
-    fn is_field(&mut self, packet: &Packet) -> bool {
+    fn look_at(&mut self, packet: &Packet) -> Looked {
         let data = packet.data();
         let (mut out, mut out_size) = (ptr::null_mut(), 0);
         // SAFETY: both contexts are ours; the data has its size and libav's
@@ -622,8 +640,12 @@ impl Parser {
                 sys::AV_NOPTS_VALUE,
                 0,
             );
-            // AV_PICTURE_STRUCTURE_TOP_FIELD and _BOTTOM_FIELD.
-            matches!(get_enum!(self.parser, picture_structure), 1 | 2)
+            Looked {
+                // AV_PICTURE_STRUCTURE_TOP_FIELD and _BOTTOM_FIELD.
+                field: matches!(get_enum!(self.parser, picture_structure), 1 | 2),
+                // AV_PICTURE_TYPE_I.
+                intra: (*self.parser).pict_type == 1,
+            }
         }
     }
 }

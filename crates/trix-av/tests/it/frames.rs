@@ -283,6 +283,47 @@ fn intra_refresh_is_entered_only_at_its_start() {
 }
 
 #[test]
+fn h264_of_intra_pictures_alone_is_entered_everywhere() {
+    let clips = Clips::new();
+    for name in ["a.mov", "a.mxf", "a.mkv"] {
+        // One IDR picture, and then intra pictures that are none and carry no recovery point.
+        let coding = "-c:v libx264 -pix_fmt yuv422p10le -x264-params keyint=1000:min-keyint=1000:scenecut=0:bframes=0 -force_key_frames 0 -bsf:v filter_units=remove_types=6";
+        let path = clips.video(name, "25", "1", coding);
+        assert_eq!(table(&index(&path, IndexMode::Auto)).access.len(), 1, "{name}");
+        let coding =
+            "-c:v libx264 -pix_fmt yuv422p10le -g 1 -intra -bsf:v filter_units=remove_types=6";
+        let path = clips.video(name, "25", "1", &coding.replace(" -intra", ""));
+        agree(&path);
+        assert_eq!(table(&index(&path, IndexMode::Auto)).access.len(), 25, "{name}");
+    }
+}
+
+#[test]
+fn threads_change_no_frame() {
+    let clips = Clips::new();
+    for (name, coding) in [
+        ("a.mp4", "-c:v libx264 -g 12 -bf 2"),
+        ("a.mkv", "-c:v libx265 -x265-params keyint=12:log-level=none"),
+        ("a.mov", "-c:v prores_ks"),
+    ] {
+        let path = clips.video(name, "25", "2", coding);
+        let indexed = index(&path, IndexMode::Auto);
+        let one = read(&path, main_stream(&indexed), 0, 0, usize::MAX);
+        for first in [0u32, 17, 40] {
+            let input = Input::open(open(&path)).unwrap();
+            let mut reader = FrameReader::open(input, main_stream(&indexed), first, 3).unwrap();
+            let mut n = first as usize;
+            while let Some((number, frame)) = reader.next().unwrap() {
+                let got = (number, frame.pts().unwrap(), fingerprint(&frame));
+                assert_eq!(got, one[n], "{name} from {first}");
+                n += 1;
+            }
+            assert_eq!(n, one.len(), "{name}");
+        }
+    }
+}
+
+#[test]
 fn other_codecs_agree_too() {
     let clips = Clips::new();
     for (name, coding) in [
@@ -338,7 +379,7 @@ fn a_frame_near_the_end_is_reached_without_reading_what_lies_before() {
         ("a.avi", "-c:v ffvhuff"),
         ("x.avi", "-c:v mpeg4 -qscale 6 -g 12 -bf 0"),
     ] {
-        let source = "-f lavfi -i testsrc2=size=320x240:rate=25:duration=16";
+        let source = "-f lavfi -i testsrc2=size=256x192:rate=25:duration=16";
         let path = clips.make(name, &format!("{source} {noise} {coding}"));
         let indexed = index(&path, IndexMode::Auto);
         let bytes = std::sync::atomic::AtomicU64::new(0);
