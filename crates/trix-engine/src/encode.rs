@@ -1,9 +1,6 @@
 //! One decode of a chunk feeds all its missing renditions.
 
-use trix_av::{
-    CodecKind, CodecParameters, EncodedPacket, FrameReader, Input, Scaler, Target, VideoFrame,
-    VideoParameters, pixel_format_name,
-};
+use trix_av::{EncodedPacket, FrameReader, Input, Scaler, Target, VideoFrame};
 use trix_encode::{CpuLevel, Headers, Received, VideoConfig, VideoEncoder};
 use trix_model::index::StreamIndex;
 use trix_model::{Failure, Rational};
@@ -140,8 +137,7 @@ impl<'a> Lane<'a> {
             info_message: true,
         }
         .open()?;
-        let parameters = parameters(task, rendition, encoder.extradata());
-        let header = PacketHeader { version: 1, parameters, time_base };
+        let header = PacketHeader { version: 1, parameters: encoder.parameters(), time_base };
         Ok(Lane {
             rendition,
             output,
@@ -200,26 +196,5 @@ impl<'a> Lane<'a> {
             )));
         }
         Ok(made(self.output, self.writer.finish()?))
-    }
-}
-
-/// What the container must say of a rendition.
-fn parameters(task: &EncodeChunk, rendition: &VideoRendition, extradata: &[u8]) -> CodecParameters {
-    CodecParameters {
-        codec: rendition.settings.variant.codec().to_owned(),
-        extradata: extradata.to_vec(),
-        profile: None,
-        level: None,
-        bit_rate: None,
-        kind: CodecKind::Video(VideoParameters {
-            width: rendition.picture.width,
-            height: rendition.picture.height,
-            pixel_format: pixel_format_name(rendition.picture.format).to_owned(),
-            sample_aspect: rendition.sample_aspect,
-            color: rendition.color,
-            hdr: rendition.hdr,
-            frame_rate: Some(task.frame_rate),
-            reorder: 0,
-        }),
     }
 }

@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
 use trix_av::{Indexed, Input};
-use trix_model::{Failure, MediaDescription, PlanningIndex};
+use trix_model::{Failure, MediaDescription, PlanningIndex, Severity};
 use trix_plan::task::{Intake, IntakeResult, Output, Sidecar, StagedFile, TaskResult};
 use trix_storage::dir::{SourceFile, StageFile};
 use trix_storage::fixity::{self, OncePass};
@@ -42,6 +42,10 @@ pub fn run(
 
     for sidecar in &task.sidecars {
         findings.push(compare(sidecar, &name, &hashes, io));
+    }
+    if let Some(worst) = findings.iter().find(|f| f.severity == Severity::Error) {
+        // Nothing is made of a damaged delivery: it has to be delivered again.
+        return Err(Failure::source(worst.code.clone(), worst.message.clone()).about(&name));
     }
     let planning = PlanningIndex::from_index(&index, media.main_video().map(|(s, _)| s.index))
         .map_err(|e| Failure::bug(e.to_string()))?;
