@@ -85,5 +85,5 @@ export const queries = {
 
 /** Whether a failed read is repeated: what the server refused is refused again. */
 export function retryRead(failures: number, error: unknown): boolean {
-  return error instanceof ApiError && error.transient && failures < 3;
+  return error instanceof ApiError && error.outage && failures < 3;
 }

@@ -18,7 +18,7 @@ import {
 } from "@tabler/icons-react";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, Outlet, useNavigate } from "@tanstack/react-router";
-import { type ReactNode, useEffect } from "react";
+import { type ReactNode, useEffect, useRef } from "react";
 import { ApiError, api, messageOf } from "../api/client";
 import { startLive, useConnection } from "../api/live";
 import { queries } from "../api/queries";
@@ -26,6 +26,9 @@ import { timeOfDay } from "../format";
 import { sentence, type Tone } from "../words";
 import { Loading } from "./Messages";
 import { Ago } from "./Time";
+
+/** Two keys in so many milliseconds are one command. */
+const SEQUENCE = 1_000;
 
 const PAGES = [
   { to: "/jobs", name: "Jobs", icon: IconListDetails },
@@ -45,8 +48,22 @@ export function Shell() {
   });
   const away = connection.state === "degraded" || connection.state === "disconnected";
   useEffect(() => startLive(), []);
+  const pressedG = useRef(0);
   useHotkeys([
-    ["g>j", () => void navigate({ to: "/jobs" })],
+    [
+      "g",
+      () => {
+        pressedG.current = Date.now();
+      },
+    ],
+    [
+      "j",
+      () => {
+        if (Date.now() - pressedG.current < SEQUENCE) void navigate({ to: "/jobs" });
+      },
+      // The same key goes through the rows of a table.
+      { preventDefault: false },
+    ],
     ["n", () => void navigate({ to: "/ingest" })],
     ["/", () => document.querySelector<HTMLInputElement>("[data-search]")?.focus()],
   ]);

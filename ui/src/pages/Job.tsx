@@ -17,7 +17,7 @@ import { count, percent } from "../format";
 import { JOB_TABS, type JobTab } from "../router";
 import { adviceFor, JOB, sentence } from "../words";
 import { Files } from "./job/Files";
-import { Result } from "./job/Result";
+import { POSTER, previewFile, Result } from "./job/Result";
 import { Findings, Source } from "./job/Source";
 import { Stages } from "./job/Stages";
 import { TaskDrawer } from "./job/TaskDrawer";
@@ -138,10 +138,11 @@ function Head({ detail }: { detail: JobDetail }) {
   const fraction = fractionOf(job, live);
   const word = JOB[job.state];
   const words = job.state === "failed" ? "" : progressWords(job, live);
+  const poster = previewFile(detail.publications, POSTER);
   return (
     <>
       <div className="job-head">
-        {job.poster_url && <img className="job-poster" src={job.poster_url} alt="" />}
+        {poster && <img className="job-poster" src={poster} alt="" />}
         <div className="job-main">
           <div className="job-title">
             <h1 className="break">{job.title}</h1>
@@ -321,11 +322,7 @@ function Plan({ detail }: { detail: JobDetail }) {
         </div>
       ) : (
         <div className="panel-body">
-          <div className="plan-text">{plan.data?.text}</div>
-          <dl className="facts small" style={{ marginTop: 12 }}>
-            <dt>Engine</dt>
-            <dd className="mono">{plan.data?.engine}</dd>
-          </dl>
+          <pre className="plan-text">{plan.data?.text}</pre>
         </div>
       )}
     </section>

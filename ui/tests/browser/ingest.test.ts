@@ -99,7 +99,7 @@ const notReloaded = () => page.evaluate(() => "notReloaded" in window);
 async function ingest(folder: string, file: string, profile: string, title?: string) {
   await go(`ingest?share=incoming${folder ? `&path=${folder}` : ""}`);
   await row(file).locator("td").nth(1).click();
-  await page.getByRole("textbox", { name: "Profile" }).click();
+  await page.getByRole("combobox", { name: "Profile" }).click();
   await page.getByRole("option", { name: profile, exact: true }).click();
   if (title) await page.getByLabel("Title").fill(title);
   await page.getByRole("button", { name: "Start the ingest" }).click();
@@ -319,13 +319,13 @@ describe("what goes wrong", () => {
   it("cancels a job after a question", async () => {
     await ingest("reels", "long.mov", "archive-and-ladder", "Cancelled on purpose");
     await shown(state("Running"), 60_000);
-    await page.getByRole("button", { name: "Cancel" }).click();
+    await page.getByRole("button", { name: "Cancel", exact: true }).click();
     await page.getByRole("dialog").getByRole("button", { name: "Let it run" }).click();
     await page.getByRole("dialog").waitFor({ state: "detached" });
-    await page.getByRole("button", { name: "Cancel" }).click();
+    await page.getByRole("button", { name: "Cancel", exact: true }).click();
     await page.getByRole("dialog").getByRole("button", { name: "Cancel the job" }).click();
     await shown(state("Cancelled"), 60_000);
-    expect(await page.getByRole("button", { name: "Cancel" }).count()).toBe(0);
+    expect(await page.getByRole("button", { name: "Cancel", exact: true }).count()).toBe(0);
   });
 });
 

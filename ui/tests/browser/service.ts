@@ -215,7 +215,8 @@ export class Service {
 
   async log(): Promise<string> {
     const text = await readFile(this.path("trix.log"), "utf8").catch(() => "");
-    return text.split("\n").slice(-40).join("\n");
+    const lines = text.split("\n").filter((line) => !line.includes('"answered"'));
+    return lines.slice(-40).join("\n");
   }
 
   /** The one-time link that the first start writes. */

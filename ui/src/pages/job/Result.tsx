@@ -41,18 +41,24 @@ export function playables(publications: Publication[]): Playable[] {
   ];
 }
 
+/** The address of a file of the published preview, by its name. */
+export function previewFile(publications: Publication[], name: RegExp): string | undefined {
+  const preview = publications.find((p) => p.role === "preview" && p.state === "published");
+  return preview?.files.find((file) => name.test(file.name))?.url ?? undefined;
+}
+
+export const POSTER = /(^|\/)poster\.jpe?g$/;
+
 export function Result({ detail }: { detail: Schemas["JobDetail"] }) {
   const { publications, job } = detail;
   const files = playables(publications);
-  const preview = publications.find((p) => p.role === "preview" && p.state === "published");
-  const named = (name: RegExp) => preview?.files.find((file) => name.test(file.name))?.url;
   return (
     <section className="panel" aria-label="Result">
       {files.length > 0 ? (
         <Player
           files={files}
-          poster={named(/(^|\/)poster\.jpe?g$/) ?? undefined}
-          map={named(/\.vtt$/) ?? undefined}
+          poster={previewFile(publications, POSTER)}
+          map={previewFile(publications, /\.vtt$/)}
         />
       ) : (
         <div className="no-player">
