@@ -1,0 +1,5 @@
+//! Dispatchers against a real PostgreSQL, with workers that pretend.
+
+mod cache;
+mod support;
+mod whole;
