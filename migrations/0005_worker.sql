@@ -191,9 +191,10 @@ begin
         n := n + 1;
         delete from attempt_progress where task_id = t.id and epoch = t.epoch;
         update task set failure = f where id = t.id;
-        -- Three nodes that died over one task are no accident.
-        if (select count(distinct node_id) from attempt
-                where task_id = t.id and state = 'lost') >= 3
+        -- Three nodes that died over one task are no accident. Those that ended in order
+        -- did not die.
+        if (select count(distinct x.node_id) from attempt x where x.task_id = t.id
+                and x.state = 'lost' and x.failure->>'code' <> 'released') >= 3
                 and not exists (select from publication p where p.id = t.publication_id) then
             perform fail_task(t, 'quarantine', f || '{"code": "poison"}', why);
         else

@@ -389,8 +389,16 @@ impl Cluster {
 
 /// Makes the database `name` of the server at `admin_url` if it is missing.
 pub async fn ensure_database(admin_url: &str, name: &str) -> Result<(), crate::DbError> {
+    // A copy of a template takes a while on a busy machine.
+    let after = Duration::from_secs(30);
+    let made = tokio::time::timeout(after, make_database(admin_url, name)).await;
+    made.unwrap_or(Err(crate::DbError::Deadline { operation: OPERATION, after }))
+}
+
+const OPERATION: &str = "making a database";
+
+async fn make_database(admin_url: &str, name: &str) -> Result<(), crate::DbError> {
     use sqlx::{AssertSqlSafe, Connection, PgConnection};
-    const OPERATION: &str = "making a database";
     let error = |e| crate::DbError::from_sqlx(OPERATION, e);
     let mut c = PgConnection::connect(admin_url).await.map_err(error)?;
     let there: bool =

@@ -305,7 +305,24 @@ async fn prepared() -> Result<PathBuf> {
     migrate(&cluster.url(DATABASE)).await?;
     cluster.stop(Stop::Fast)?;
     fs::File::create(root.join("ready"))?.write_all(b"ready\n")?;
+    remove_old(&root);
     Ok(root)
+}
+
+/// Removes prepared clusters of other schemas that nobody used for a week. One that
+/// cannot be removed costs room, nothing else.
+fn remove_old(current: &Path) {
+    let prefix = format!("trix-testkit-{}-", rustix::process::geteuid().as_raw());
+    for entry in fs::read_dir(ROOT).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let ours = entry.file_name().to_str().is_some_and(|n| n.starts_with(&prefix));
+        let old = fs::metadata(path.join("ready"))
+            .and_then(|m| m.modified())
+            .is_ok_and(|t| t.elapsed().is_ok_and(|d| d.as_secs() > 7 * 24 * 3600));
+        if ours && old && path != current {
+            let _ = fs::remove_dir_all(path);
+        }
+    }
 }
 
 async fn migrate(url: &str) -> Result<()> {
