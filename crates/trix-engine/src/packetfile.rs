@@ -293,3 +293,93 @@ impl HashingReader {
         Ok(data)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek, SeekFrom};
+
+    use trix_av::{AudioParameters, CodecKind};
+
+    use super::*;
+
+    fn header() -> PacketHeader {
+        PacketHeader {
+            version: 1,
+            parameters: CodecParameters {
+                codec: "pcm_s16le".into(),
+                extradata: vec![1, 2, 3],
+                profile: None,
+                level: None,
+                bit_rate: None,
+                kind: CodecKind::Audio(AudioParameters {
+                    sample_rate: 48_000,
+                    channels: 2,
+                    layout: "stereo".into(),
+                    sample_format: "s16".into(),
+                    initial_padding: 0,
+                    trailing_padding: 0,
+                    frame_size: 0,
+                    bits: 16,
+                }),
+            },
+            time_base: Rational::new(1, 48_000).unwrap(),
+        }
+    }
+
+    fn packets() -> Vec<EncodedPacket> {
+        (0..50i64)
+            .map(|n| EncodedPacket {
+                pts: n * 100 - 7,
+                dts: n * 100 - 7,
+                duration: 100,
+                key: n % 3 == 0,
+                discard_padding: (n == 49) as u32 * 5,
+                data: vec![n as u8; 17 * n as usize],
+            })
+            .collect()
+    }
+
+    fn written() -> (Vec<u8>, Written) {
+        let mut file = tempfile::tempfile().unwrap();
+        let mut writer = PacketWriter::create(file.try_clone().unwrap(), &header()).unwrap();
+        packets().iter().for_each(|p| writer.write(p).unwrap());
+        let written = writer.finish().unwrap();
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        (bytes, written)
+    }
+
+    fn read(bytes: &[u8]) -> Result<Vec<EncodedPacket>, PacketFileError> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        let mut reader = PacketReader::open(file)?;
+        let mut packets = Vec::new();
+        while let Some(packet) = reader.next_packet()? {
+            packets.push(packet);
+        }
+        Ok(packets)
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_the_digest_is_that_of_the_file() {
+        let (bytes, written) = written();
+        assert_eq!(written.size, bytes.len() as u64);
+        assert_eq!(written.digest.as_bytes(), blake3::hash(&bytes).as_bytes());
+        assert_eq!(read(&bytes).unwrap(), packets());
+    }
+
+    #[test]
+    fn every_flipped_byte_and_every_cut_is_noticed() {
+        let (bytes, _) = written();
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x40;
+            assert!(read(&damaged).is_err(), "a flipped byte at {at} went unnoticed");
+        }
+        for length in 0..bytes.len() {
+            assert!(read(&bytes[..length]).is_err(), "a cut at {length} went unnoticed");
+        }
+    }
+}

@@ -102,34 +102,26 @@ pub fn check_file(file: File, frames: u64, control: &Control<'_>) -> Result<Chec
             && stream.is_none_or(|s| s == checked.stream)
         {
             decoder.send(packet.as_ref())?;
-            loop {
-                match decoder.receive()? {
-                    Received::Item(frame) => {
-                        let pts = frame.pts().unwrap_or(checked.end);
-                        if checked.frames == 0 {
-                            checked.first = pts;
-                        } else if pts < checked.end && checked.end - pts > frame.duration() {
-                            return Err(damaged(format!(
-                                "frame {} comes at {pts}, before the end of the one before",
-                                checked.frames
-                            )));
-                        }
-                        checked.end = pts + frame.duration();
-                        checked.frames += 1;
-                    }
-                    Received::NeedInput | Received::End => break,
+            while let Received::Item(frame) = decoder.receive()? {
+                let pts = frame.pts().unwrap_or(checked.end);
+                if checked.frames == 0 {
+                    checked.first = pts;
+                } else if pts < checked.end && checked.end - pts > frame.duration() {
+                    return Err(damaged(format!(
+                        "frame {} comes at {pts}, before the end of the one before",
+                        checked.frames
+                    )));
                 }
+                checked.end = pts + frame.duration();
+                checked.frames += 1;
             }
             control.at("verify", u64::from(checked.frames), frames, 0)?;
         }
         for (decoder, checked) in &mut audio {
             if stream.is_none_or(|s| s == checked.stream) {
                 decoder.send(packet.as_ref())?;
-                loop {
-                    match decoder.receive()? {
-                        Received::Item(frame) => checked.samples += frame.samples() as u64,
-                        Received::NeedInput | Received::End => break,
-                    }
+                while let Received::Item(frame) = decoder.receive()? {
+                    checked.samples += frame.samples() as u64;
                 }
             }
         }
