@@ -314,7 +314,7 @@ mod tests {
                 kind: CodecKind::Audio(AudioParameters {
                     sample_rate: 48_000,
                     channels: 2,
-                    layout: "stereo".into(),
+                    layout: Some("stereo".into()),
                     sample_format: "s16".into(),
                     initial_padding: 0,
                     trailing_padding: 0,
