@@ -181,12 +181,10 @@ impl Run<'_> {
 
     /// One task: from the cache, or by an attempt whose outputs go there.
     fn run_one(&self, task: &Task, stopped: &dyn Fn() -> bool) -> Result<bool, Failure> {
-        let missing: Vec<_> = task
-            .outputs
-            .iter()
-            .filter(|o| !matches!(self.cache.get(&o.key, None), Ok(Some(_))))
-            .cloned()
-            .collect();
+        // Read and compared here, once a run, so that a damaged artifact is made again instead of
+        // failing whoever would read it later.
+        let whole = |o: &&Output| matches!(self.cache.get_verified(&o.key, None), Ok(Some(_)));
+        let missing: Vec<_> = task.outputs.iter().filter(|o| !whole(o)).cloned().collect();
         if missing.is_empty() {
             for output in &task.outputs {
                 self.cache.touch(&output.key)?;

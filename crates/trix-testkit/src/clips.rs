@@ -58,13 +58,27 @@ pub fn probe(path: &Path, stream: &str, entry: &str) -> String {
         tool(
             "ffprobe",
             &[
-                "-v", "error", "-count_frames", "-select_streams", stream, "-show_entries", &entries, "-of",
-                "csv=p=0", name,
+                "-v",
+                "error",
+                "-count_frames",
+                "-select_streams",
+                stream,
+                "-show_entries",
+                &entries,
+                "-of",
+                "csv=p=0",
+                name,
             ],
         )
     };
     // Program sections of transport streams repeat the line; the first is the stream's.
-    String::from_utf8_lossy(&out).lines().next().unwrap_or("").trim().trim_end_matches(',').to_owned()
+    String::from_utf8_lossy(&out)
+        .lines()
+        .next()
+        .unwrap_or("")
+        .trim()
+        .trim_end_matches(',')
+        .to_owned()
 }
 
 /// Presentation times of all decoded frames of the first video stream, in
@@ -74,8 +88,15 @@ pub fn frame_times_us(path: &Path) -> Vec<i64> {
     let out = tool(
         "ffprobe",
         &[
-            "-v", "error", "-select_streams", "v:0", "-show_entries", "frame=best_effort_timestamp_time", "-of",
-            "csv=p=0", name,
+            "-v",
+            "error",
+            "-select_streams",
+            "v:0",
+            "-show_entries",
+            "frame=best_effort_timestamp_time",
+            "-of",
+            "csv=p=0",
+            name,
         ],
     );
     let all: Vec<i64> = String::from_utf8_lossy(&out)

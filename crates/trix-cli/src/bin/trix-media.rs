@@ -4,27 +4,34 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use trix_cli::media::args::{Cli, Command};
-use trix_cli::media::{encode, plan, probe, slot, verify};
+use trix_cli::media::{encode, plan, probe, show, slot, verify};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     trix_av::log::install();
+    // A slot writes to a worker, whose end it must notice and outlive by itself.
     let result = match cli.command {
-        Command::Encode(arguments) => encode::run(&arguments),
-        Command::Probe(arguments) => probe::run(&arguments),
-        Command::Plan(arguments) => plan::run(&arguments),
-        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Slot => return slot::run(),
+        Command::Encode(arguments) => person(|| encode::run(&arguments)),
+        Command::Probe(arguments) => person(|| probe::run(&arguments)),
+        Command::Plan(arguments) => person(|| plan::run(&arguments)),
+        Command::Verify(arguments) => person(|| verify::run(&arguments)),
         Command::EngineId => {
             println!("{}", trix_engine::engine_id());
             Ok(())
         }
-        Command::Slot => return slot::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("trix: {error:#}");
+            eprintln!("trix: {}", show::error(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// A command of a person's, who may stop reading.
+fn person(command: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    encode::end_with_the_reader()?;
+    command()
 }

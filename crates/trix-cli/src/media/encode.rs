@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, bail};
 use trix_engine::local::{Run, Summary};
+use trix_model::{ErrorClass, ErrorOrigin, Failure};
 use trix_plan::encoder::VideoVariant;
 use trix_plan::profile::{Profile, SingleFile};
 use trix_plan::task::{Container, ResultFile};
@@ -44,6 +45,9 @@ pub fn run(arguments: &args::Encode) -> anyhow::Result<()> {
         Ok((summary, files))
     });
     reporter.finish();
+    if let Err(error) = &result {
+        reporter.failed(&failure(error));
+    }
     let (summary, files) = result.with_context(|| arguments.what.source.display().to_string())?;
     cache.prune(&PruneRule { limit: CACHE_LIMIT / 10 * 8, ..PruneRule::default() })?;
     reporter.summary(&summary, &files)?;
@@ -62,7 +66,7 @@ pub fn slots(asked: Option<u32>) -> usize {
 pub fn open_cache(folder: Option<&Path>) -> anyhow::Result<Cache> {
     let folder = folder.map_or_else(|| xdg("XDG_CACHE_HOME", ".cache").join("trix"), PathBuf::from);
     Cache::open(&folder, u64::MAX)
-        .map_err(anyhow::Error::new)
+        .map_err(|e| anyhow::Error::new(Failure::from(e)))
         .with_context(|| format!("opening the cache {}", folder.display()))
 }
 
@@ -83,6 +87,14 @@ pub fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
+/// Ends the process quietly when whoever reads its output has gone, as in `trix probe F | head`.
+pub fn end_with_the_reader() -> anyhow::Result<()> {
+    let always = Arc::new(AtomicBool::new(true));
+    signal_hook::flag::register_conditional_default(signal_hook::consts::SIGPIPE, always)
+        .context("listening for signals")?;
+    Ok(())
+}
+
 /// The profile that the arguments name or describe.
 pub fn profile(what: &What, output: Option<&Path>) -> anyhow::Result<Profile> {
     if let Some(name) = &what.profile {
@@ -95,7 +107,9 @@ pub fn profile(what: &What, output: Option<&Path>) -> anyhow::Result<Profile> {
                 bail!("{name:?} is neither a file nor a shipped profile ({})", shipped.join(", "));
             }
         };
-        return Profile::parse(&text).with_context(|| format!("the profile {name}"));
+        return Profile::parse(&text)
+            .map_err(|e| anyhow::Error::new(Failure::from(e)))
+            .with_context(|| format!("the profile {name}"));
     }
     let container = match output {
         Some(path) => container_of(path)?,
@@ -114,7 +128,8 @@ pub fn profile(what: &What, output: Option<&Path>) -> anyhow::Result<Profile> {
         size: what.size.clone(),
         audio: what.audio.clone(),
         ..SingleFile::default()
-    })?)
+    })
+    .map_err(Failure::from)?)
 }
 
 /// The container by a file name's ending.
@@ -125,6 +140,15 @@ pub fn container_of(path: &Path) -> anyhow::Result<Container> {
         Some("mkv") => Ok(Container::Mkv),
         _ => bail!("{}: the ending says the container; allowed: .mp4, .mov, .mkv", path.display()),
     }
+}
+
+/// The typed failure inside an error; files of this machine that cannot be
+/// read or written are the node's fault.
+fn failure(error: &anyhow::Error) -> Failure {
+    error.downcast_ref::<Failure>().cloned().unwrap_or_else(|| {
+        let message = format!("{error:#}");
+        Failure::new(ErrorClass::Resource, ErrorOrigin::Node, "io", message)
+    })
 }
 
 /// Where results go.
@@ -146,7 +170,8 @@ impl<'a> Place<'a> {
     fn check(&self, force: bool) -> anyhow::Result<()> {
         match self {
             Place::File(path) if path.exists() && !force => {
-                bail!("{} exists; --force replaces it", path.display())
+                let message = "the output exists; --force replaces it";
+                Err(Failure::request("output_exists", message).about(path.display()).into())
             }
             Place::File(path) => {
                 let folder = parent(path);
@@ -193,7 +218,7 @@ fn deliver_one(
         tempfile::Builder::new().prefix(".trix-").suffix(".part").tempfile_in(&folder)?;
     let size = std::io::copy(&mut from, staged.as_file_mut())?;
     if run.stop.load(Ordering::Relaxed) {
-        bail!("stopped");
+        return Err(trix_engine::stopped().into());
     }
     use std::os::unix::fs::PermissionsExt;
     staged.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;

@@ -19,7 +19,7 @@ pub fn run(arguments: &args::Probe) -> anyhow::Result<()> {
             }
             Ok(description) => print_table(path, &description),
             Err(error) => {
-                eprintln!("trix: {}: {error:#}", path.display());
+                eprintln!("trix: {}: {}", path.display(), show::error(&error));
                 failed += 1;
             }
         }
@@ -31,7 +31,7 @@ pub fn run(arguments: &args::Probe) -> anyhow::Result<()> {
 fn describe(path: &Path) -> anyhow::Result<MediaDescription> {
     let file = File::open(path).context("opening the file")?;
     anyhow::ensure!(file.metadata()?.is_file(), "not a regular file");
-    Ok(trix_av::probe(file)?)
+    Ok(trix_av::probe(file).map_err(trix_model::Failure::from)?)
 }
 
 fn print_table(path: &Path, d: &MediaDescription) {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle as BarStyle};
 use trix_engine::local::{Event, Summary, frames_to_encode};
+use trix_model::Failure;
 
 use super::args::ProgressStyle;
 use super::encode::{file_line, on_terminal};
@@ -104,6 +105,11 @@ impl Reporter {
     pub fn finish(&self) {
         let state = self.state.lock().unwrap_or_else(|p| p.into_inner());
         state.bar.finish_and_clear();
+    }
+
+    /// Says to programs why nothing was made; people read it on standard error.
+    pub fn failed(&self, failure: &Failure) {
+        self.json(&serde_json::json!({ "event": "failed", "failure": failure }));
     }
 
     /// Says what was made.

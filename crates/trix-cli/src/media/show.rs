@@ -1,7 +1,7 @@
 //! Durations, sizes and colours in the words that people use.
 
 use trix_model::media::{Audio, FieldOrder, MediaDescription, Stream, StreamKind, Video};
-use trix_model::{ColorDescription, Rational};
+use trix_model::{ColorDescription, Failure, Rational};
 
 /// `1:02:03.456`
 pub fn clock(us: i64) -> String {
@@ -154,6 +154,14 @@ fn with_profile(s: &Stream) -> String {
     match &s.profile {
         Some(p) => format!("{} ({p})", s.codec),
         None => s.codec.clone(),
+    }
+}
+
+/// An error with its causes, and the code by which programs and `docs/refusals.md` know it.
+pub fn error(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<Failure>() {
+        Some(failure) => format!("{error:#} [{}]", failure.code),
+        None => format!("{error:#}"),
     }
 }
 

@@ -20,7 +20,7 @@ pub fn run(arguments: &args::Verify) -> anyhow::Result<()> {
             Ok(checked) if arguments.json => println!("{}", serde_json::to_string(&checked)?),
             Ok(checked) => println!("{}: {}", path.display(), words(&checked)),
             Err(error) => {
-                eprintln!("trix: {}: {error:#}", path.display());
+                eprintln!("trix: {}: {}", path.display(), show::error(&error));
                 failed += 1;
             }
         }
