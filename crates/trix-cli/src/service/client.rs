@@ -55,7 +55,8 @@ impl Client {
     }
 }
 
-/// `trix ready`
+/// `trix ready`: that a job submitted now would be taken. The database answers, the shipped
+/// profiles are stored, and a worker has registered.
 pub async fn ready(config: &Config) -> anyhow::Result<()> {
     let base = base(config);
     let answer = http()?
@@ -67,7 +68,22 @@ pub async fn ready(config: &Config) -> anyhow::Result<()> {
     if !status.is_success() {
         bail!("{base} is not ready: {}", answer.text().await?);
     }
+    let client = Client::new(config)?;
+    let profiles = client.call(Method::GET, "/profiles", None).await?;
+    for (name, _) in trix_plan::Profile::shipped() {
+        if !items(&profiles).any(|p| p["name"] == *name) {
+            bail!("{base} is not ready: profile {name} is not stored yet");
+        }
+    }
+    let nodes = client.call(Method::GET, "/nodes", None).await?;
+    if !items(&nodes).any(|n| n["worker"]["state"] == "active") {
+        bail!("{base} is not ready: no worker has registered");
+    }
     Ok(())
+}
+
+fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list["items"].as_array().into_iter().flatten()
 }
 
 /// Where the token lies.
