@@ -18,7 +18,7 @@ export default defineConfig({
           include: ["tests/browser/**/*.test.ts"],
           environment: "node",
           fileParallelism: false,
-          testTimeout: 180_000,
+          testTimeout: 420_000,
           hookTimeout: 180_000,
         },
       },

@@ -17,6 +17,11 @@ export function isMoving(job: Job): boolean {
   return JOB[job.state].moving === true;
 }
 
+/** When its work began. A job whose every task was in the cache began when it was submitted. */
+export function begunAt(job: Job): string | null | undefined {
+  return job.started_at ?? (job.ended_at ? job.created_at : undefined);
+}
+
 /** How far it is and how long it takes, in words. */
 export function progressWords(job: Job, live: JobProgress | undefined): string {
   switch (job.state) {

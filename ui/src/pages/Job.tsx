@@ -9,7 +9,7 @@ import { ApiError, api, type Schemas } from "../api/client";
 import { useJobProgress, watchJob } from "../api/live";
 import { queries } from "../api/queries";
 import { Copy } from "../components/Copy";
-import { fractionOf, isMoving, JobBadge, progressWords } from "../components/JobBits";
+import { begunAt, fractionOf, isMoving, JobBadge, progressWords } from "../components/JobBits";
 import { Empty, ErrorNote, Loading, Note } from "../components/Messages";
 import { Bar } from "../components/State";
 import { Ago, Took } from "../components/Time";
@@ -162,10 +162,10 @@ function Head({ detail }: { detail: JobDetail }) {
             <span>
               by {job.submitted_by}, <Ago at={job.created_at} />
             </span>
-            {job.started_at && (
+            {begunAt(job) && (
               <span>
                 {job.ended_at ? "took " : "runs for "}
-                <Took from={job.started_at} to={job.ended_at} />
+                <Took from={begunAt(job)} to={job.ended_at} />
               </span>
             )}
             {job.band !== 5 && <span>priority {job.band}</span>}

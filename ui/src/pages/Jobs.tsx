@@ -9,7 +9,7 @@ import { useMemo, useState } from "react";
 import type { Schemas } from "../api/client";
 import { JOB_FILTERS, type JobFilter, queries } from "../api/queries";
 import { type Column, DataTable } from "../components/DataTable";
-import { JobBadge, JobProgressCell } from "../components/JobBits";
+import { begunAt, JobBadge, JobProgressCell } from "../components/JobBits";
 import { Empty, ErrorNote, Loading } from "../components/Messages";
 import { Ago, Took } from "../components/Time";
 import { splitLocation } from "../format";
@@ -94,11 +94,12 @@ const COLUMNS: Column<Job>[] = [
     head: "Took",
     className: "num",
     width: 92,
-    sort: (job) =>
-      job.started_at
-        ? (job.ended_at ? Date.parse(job.ended_at) : Date.now()) - Date.parse(job.started_at)
-        : -1,
-    cell: (job) => <Took from={job.started_at} to={job.ended_at} />,
+    sort: (job) => {
+      const begun = begunAt(job);
+      if (!begun) return -1;
+      return (job.ended_at ? Date.parse(job.ended_at) : Date.now()) - Date.parse(begun);
+    },
+    cell: (job) => <Took from={begunAt(job)} to={job.ended_at} />,
   },
 ];
 

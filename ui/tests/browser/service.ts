@@ -207,6 +207,10 @@ export class Service {
     clearTimeout(hard);
   }
 
+  signal(signal: "SIGSTOP" | "SIGCONT"): void {
+    this.child?.kill(signal);
+  }
+
   async remove(): Promise<void> {
     await this.stop();
     await this.database.stop();

@@ -9,7 +9,7 @@ import { type Column, DataTable } from "../../components/DataTable";
 import { Empty } from "../../components/Messages";
 import { Badge, Bar, Tag } from "../../components/State";
 import { Took } from "../../components/Time";
-import { percent, span } from "../../format";
+import { bytes, percent, span } from "../../format";
 import { kindWord, phaseWord, TASK } from "../../words";
 import { taskFraction } from "./Stages";
 
@@ -37,6 +37,19 @@ export function Tasks({
   const place = useMemo(
     () => new Map(detail.tasks.map((task, index) => [task.id, index])),
     [detail.tasks],
+  );
+
+  const usage = useMemo(
+    () => new Map(detail.attempts.map((a) => [`${a.task}/${a.epoch}`, a.usage ?? undefined])),
+    [detail.attempts],
+  );
+  const what = (task: Task) => (
+    <What
+      task={task}
+      fraction={taskFraction(task, live)}
+      live={live}
+      usage={usage.get(`${task.id}/${task.epoch}`)}
+    />
   );
 
   const columns: Column<Task>[] = [
@@ -67,7 +80,7 @@ export function Tasks({
       id: "what",
       head: "",
       className: "fill",
-      cell: (task) => <What task={task} fraction={taskFraction(task, live)} live={live} />,
+      cell: what,
     },
     {
       id: "attempts",
@@ -155,9 +168,7 @@ export function Tasks({
                 </span>
               </div>
               <div className="row small dim">
-                <div style={{ flex: 1, minWidth: 0 }}>
-                  <What task={task} fraction={taskFraction(task, live)} live={live} />
-                </div>
+                <div style={{ flex: 1, minWidth: 0 }}>{what(task)}</div>
                 {task.ended_at && <Took from={task.started_at} to={task.ended_at} />}
               </div>
             </>
@@ -172,10 +183,12 @@ function What({
   task,
   fraction,
   live,
+  usage,
 }: {
   task: Task;
   fraction: number | undefined;
   live: ReadonlyMap<string, Schemas["Progress"]>;
+  usage: Schemas["Usage"] | undefined;
 }) {
   if (fraction !== undefined) {
     const progress = live.get(`${task.id}/${task.epoch}`) ?? task.progress;
@@ -188,6 +201,13 @@ function What({
         </span>
       </div>
     );
+  }
+  if (task.state === "done") {
+    return usage ? (
+      <div className="clip small faint">
+        CPU {span(usage.cpu_ms)} · memory {bytes(usage.max_rss)} · written {bytes(usage.written)}
+      </div>
+    ) : null;
   }
   const words = task.failure?.message ?? task.waits_for ?? "";
   return (
