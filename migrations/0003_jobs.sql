@@ -99,7 +99,7 @@ create table task (
 ) with (fillfactor = 80);
 create index task_ready on task (band desc, rank, id)
     where state = 'ready' and deps_left = 0 and held_by is null;
-create index task_running on task (id) where state = 'running';
+create index task_unfinished on task (job_id) where state not in ('done', 'skipped');
 
 create table task_dep (
     task_id bigint not null references task,
@@ -199,6 +199,7 @@ create table finding (
     body jsonb not null
 );
 create index finding_job on finding (job_id);
+create index finding_task on finding (task_id);
 
 -- A version of a target. Names are write-once: a new version is a new folder, and
 -- which one counts is the column current, never an overwritten file.

@@ -141,7 +141,7 @@ declare r job; t bigint;
 begin
     select * into r from job where id = j for no key update;
     if r.state = 'cancelling' then
-        if exists (select from task where job_id = j
+        if exists (select from task where job_id = j and state not in ('done', 'skipped')
                 and (state = 'running' or state = 'ready' and roll_forward)) then
             return false;
         end if;
@@ -149,7 +149,7 @@ begin
         return true;
     end if;
     if not r.planned and r.state in ('accepted', 'inspecting', 'running')
-            and not exists (select from task where job_id = j and state <> 'done') then
+            and not exists (select from task where job_id = j and state not in ('done', 'skipped')) then
         perform emit('job.inspected', j, null, '{}');
         return false;
     end if;

@@ -251,6 +251,8 @@ declare
     trouble jsonb := outcome->'failed';
     done jsonb := outcome->'ok';
     ended text;
+    wanted output;
+    made jsonb;
 begin
     select * into tried from attempt where task_id = (r->>'task')::bigint
         and epoch = (r->>'epoch')::bigint for no key update;
@@ -267,26 +269,34 @@ begin
 
     if kind = 'ok' then
         -- Only keys of this task: a worker cannot register anything else.
-        insert into artifact (key, digest, size, detail)
-        select o.key, decode(m->>'digest', 'hex'), (m->>'size')::numeric,
-            -- With one of the outputs only: it may be large. What was staged was staged for
-            -- this job alone.
-            case when o.n = 1 then nullif(done->'detail', 'null') - 'staged' end
-        from output o
-        join jsonb_array_elements(done->'outputs') m on o.key = decode(m->>'key', 'hex')
-        where o.task_id = t.id order by o.key
-        on conflict (key) do nothing;
-        perform emit('artifact.differs', t.job_id, t.id, jsonb_build_object('name', o.name,
-            'key', encode(o.key, 'hex'), 'kept', encode(f.digest, 'hex'), 'dropped', m->>'digest'))
-        from output o
-        join jsonb_array_elements(done->'outputs') m on o.key = decode(m->>'key', 'hex')
-        join artifact f on f.key = o.key and f.digest <> decode(m->>'digest', 'hex')
-        where o.task_id = t.id;
+        for wanted in select * from output x where x.task_id = t.id order by x.key loop
+            select m into made from jsonb_array_elements(done->'outputs') m
+            where m->>'key' = encode(wanted.key, 'hex') limit 1;
+            continue when not found;
+            insert into artifact (key, digest, size, detail)
+            values (wanted.key, decode(made->>'digest', 'hex'), (made->>'size')::numeric,
+                -- With one of the outputs only: it may be large. What was staged was
+                -- staged for this job alone.
+                case when wanted.n = 1 then nullif(done->'detail', 'null') - 'staged' end)
+            on conflict (key) do nothing;
+            continue when found;
+            perform emit('artifact.differs', t.job_id, t.id, jsonb_build_object('name', wanted.name,
+                'key', encode(wanted.key, 'hex'), 'kept', encode(f.digest, 'hex'),
+                'dropped', made->'digest'))
+            from artifact f where f.key = wanted.key and f.digest <> decode(made->>'digest', 'hex');
+        end loop;
         if exists (select from output o where o.task_id = t.id
                 and not exists (select from artifact f where f.key = o.key)) then
-            kind := 'failed';
-            trouble := jsonb_build_object('class', 'deterministic', 'origin', 'bug',
-                'code', 'outputs_missing', 'message', 'the attempt did not make all outputs');
+            if (t.fail_counts->>'lost_under_way')::bigint = tried.epoch then
+                -- The cache had them when this attempt was claimed, so it was not told to make them.
+                kind := 'outputs_lost';
+                trouble := jsonb_build_object('class', 'transient', 'origin', 'share',
+                    'code', 'artifact_missing', 'message', 'other artifacts of the task are gone');
+            else
+                kind := 'failed';
+                trouble := jsonb_build_object('class', 'deterministic', 'origin', 'bug',
+                    'code', 'outputs_missing', 'message', 'the attempt did not make all outputs');
+            end if;
         end if;
     end if;
 
@@ -331,6 +341,12 @@ begin
             else
                 perform give_back(t, 0, null, jsonb_build_object('code', 'artifact_missing'));
             end if;
+            -- Whoever makes them may be under way, with others of its outputs only.
+            update task m set fail_counts = m.fail_counts || jsonb_build_object('lost_under_way', m.epoch)
+            where m.job_id = t.job_id and m.state = 'running' and exists (
+                select from output o join jsonb_array_elements_text(outcome->'missing_inputs') k
+                    on o.key = decode(k, 'hex')
+                where o.task_id = m.id);
             perform lose_artifacts(t.id, array(select decode(k, 'hex')
                 from jsonb_array_elements_text(outcome->'missing_inputs') k), tried.started_at);
         end if;

@@ -77,7 +77,8 @@ begin
                 from task t where t.job_id = j.id))
         from job j join title ti on ti.id = j.title_id join profile p on p.id = j.profile_id
         where not j.planned and j.state in ('accepted', 'inspecting', 'running')
-            and not exists (select from task t where t.job_id = j.id and t.state <> 'done')
+            and not exists (select from task t where t.job_id = j.id
+                and t.state not in ('done', 'skipped'))
         order by j.band desc, j.id limit (a->>'limit')::integer;
 end $$;
 
@@ -92,7 +93,7 @@ begin
             detail = format('there is no job %s', a->>'job');
     end if;
     if j.planned or j.state not in ('accepted', 'inspecting', 'running') or exists (
-            select from task where job_id = j.id and state <> 'done') then
+            select from task where job_id = j.id and state not in ('done', 'skipped')) then
         return 'false';
     end if;
     update job set planned = true, engine = a->>'engine' where id = j.id;
@@ -133,45 +134,56 @@ begin
 end $$;
 
 -- Counts anew what the functions above keep counted. Finding anything is a mistake of
--- ours, which is why it is mended and reported.
+-- ours, which is why it is mended and reported. The look takes no locks; only jobs that
+-- look wrong are looked at again with them.
 create function repair_v1(a jsonb) returns jsonb language plpgsql as $$
 declare
     counts integer := 0;
     readied integer := 0;
     finished integer := 0;
     j bigint;
-    t task;
-    want integer;
+    t record;
 begin
     perform leads((a->>'epoch')::bigint);
-    for j in select id from job where state not in ('succeeded', 'failed', 'cancelled') order by id loop
-        -- Only jobs that look wrong without locks are looked at with them.
-        if exists (
-                select from task x where x.job_id = j and x.state in ('waiting', 'ready') and (
-                    x.deps_left <> (select count(*) from task_dep d join task n on n.id = d.needs_id
-                        where d.task_id = x.id and n.state not in ('done', 'skipped'))
-                    or x.state = 'waiting' and x.needed and x.deps_left = 0))
-            or not exists (select from task x where x.job_id = j and x.needed
-                and x.state not in ('done', 'skipped', 'cancelled')) then
-            perform 1 from task where job_id = j order by id for no key update;
-            for t in select * from task where job_id = j and state in ('waiting', 'ready')
-                    order by id loop
-                select count(*) into want from task_dep d join task n on n.id = d.needs_id
-                where d.task_id = t.id and n.state not in ('done', 'skipped');
-                if want <> t.deps_left then
-                    update task set deps_left = want where id = t.id;
-                    counts := counts + 1;
-                end if;
-                if t.state = 'waiting' and t.needed and want = 0 then
-                    perform settle(array[t.id]);
-                    readied := readied + 1;
-                end if;
-            end loop;
-            if finish_job(j) then finished := finished + 1; end if;
-        end if;
+    for j in select distinct m.job_id from miscounted(null) m order by 1 loop
+        perform 1 from task where job_id = j order by id for no key update;
+        for t in select * from miscounted(j) order by id loop
+            if t.want <> t.deps_left then
+                update task set deps_left = t.want where id = t.id;
+                counts := counts + 1;
+            end if;
+            if t.state = 'waiting' and t.needed and t.want = 0 then
+                perform settle(array[t.id]);
+                readied := readied + 1;
+            end if;
+        end loop;
+    end loop;
+    for j in select o.id from job o where o.state = 'running' and o.planned and not exists (
+            select from task x where x.job_id = o.id and x.needed
+                and x.state not in ('done', 'skipped')) order by 1 loop
+        if finish_job(j) then finished := finished + 1; end if;
     end loop;
     return jsonb_build_object('counts', counts, 'readied', readied, 'finished', finished);
 end $$;
+
+-- Tasks of open jobs, or of one job, whose count of open dependencies is wrong or that
+-- wait for nothing.
+create function miscounted(j bigint)
+returns table (id bigint, job_id bigint, state text, needed boolean, deps_left integer, want integer)
+language sql stable as $$
+    with open as materialized (
+        select o.id from job o where o.state not in ('succeeded', 'failed', 'cancelled')
+            and (j is null or o.id = j)
+    ), counted as materialized (
+        select d.task_id, count(*) filter (where n.state not in ('done', 'skipped'))::integer as want
+        from open join task n on n.job_id = open.id join task_dep d on d.needs_id = n.id
+        group by d.task_id
+    )
+    select t.id, t.job_id, t.state, t.needed, t.deps_left, coalesce(c.want, 0)
+    from open join task t on t.job_id = open.id left join counted c on c.task_id = t.id
+    where t.state in ('waiting', 'ready') and (t.deps_left <> coalesce(c.want, 0)
+        or t.state = 'waiting' and t.needed and coalesce(c.want, 0) = 0)
+$$;
 
 create function finish_cancels_v1(a jsonb) returns jsonb language plpgsql as $$
 declare j bigint; n integer := 0;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
-use trix_model::{Failure, JobId, Key, WorkerId};
+use trix_model::{Failure, JobId, Key, TaskId, WorkerId};
 use trix_plan::task::Plan;
 
 use crate::error::DbError;
@@ -251,6 +251,13 @@ impl Leader {
             "attempts_s": keep.attempts.as_secs(), "access_s": keep.access.as_secs(),
         });
         self.db.one(&sql::RETIRE, &args).await
+    }
+
+    /// Those of the tasks whose jobs succeeded or were cancelled: nothing that they staged
+    /// is read again. Jobs that failed may be retried, and tasks that are not known are
+    /// somebody else's.
+    pub async fn ended_tasks(&self, tasks: &[TaskId]) -> Result<Vec<TaskId>, DbError> {
+        self.db.all(&sql::ENDED_TASKS, &json!({ "tasks": tasks })).await
     }
 
     /// Artifacts that no unfinished task needs, least recently used first.

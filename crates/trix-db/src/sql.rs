@@ -165,6 +165,10 @@ PRUNABLE "looking for artifacts to prune" "
     select jsonb_build_object('key', encode(a.key, 'hex'), 'digest', encode(a.digest, 'hex'), 'size', a.size)
     from artifact a where not artifact_pinned(a.key)
     order by a.last_used limit ($1->>'limit')::int";
+ENDED_TASKS "asking which tasks are over for good" "
+    select to_jsonb(t.id) from task t join job j on j.id = t.job_id
+    where t.id in (select k::bigint from jsonb_array_elements_text($1->'tasks') k)
+      and j.state in ('succeeded', 'cancelled')";
 FORGET "forgetting an artifact" "select forget_artifact_v1($1)";
 }
 

@@ -1,11 +1,13 @@
-//! Chores with a name and a pace of their own: retention and the cache.
+//! Chores with a name and a pace of their own: retention, the cache, and stages that
+//! nobody needs any more.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use trix_db::DbError;
 use trix_db::leader::Leader;
-use trix_model::Key;
-use trix_storage::Cache;
+use trix_model::{Key, TaskId};
+use trix_storage::share::ShareRole;
+use trix_storage::{Cache, StageEntry};
 
 use crate::DispatchConfig;
 use crate::reconcile::step;
@@ -17,11 +19,15 @@ const PRUNE_BATCH: u32 = 500;
 /// result is on its way, also through an outbox: it stays for so long.
 const STRAY_AGE: Duration = Duration::from_secs(24 * 3600);
 
+/// Stages are looked through once in so many probes of shares: once a minute.
+const SWEEP_PROBES: u32 = 12;
+
 /// What is done now and then.
 pub(crate) struct Chores<'a> {
     config: &'a DispatchConfig,
     retire: Due,
     prune: Due,
+    sweep: Due,
 }
 
 /// When something is due.
@@ -48,7 +54,8 @@ impl<'a> Chores<'a> {
     pub(crate) fn new(config: &'a DispatchConfig) -> Chores<'a> {
         let retire = Due::new(config.retire_every);
         let prune = Due::new(config.prune_every);
-        Chores { config, retire, prune }
+        let sweep = Due::new(config.db.times().mount_probe * SWEEP_PROBES);
+        Chores { config, retire, prune, sweep }
     }
 
     /// Runs what is due.
@@ -62,6 +69,9 @@ impl<'a> Chores<'a> {
         if self.prune.is_due() {
             prune(self.config, leader).await?;
         }
+        if self.sweep.is_due() {
+            sweep(self.config, leader).await?;
+        }
         Ok(())
     }
 }
@@ -72,7 +82,7 @@ async fn prune(config: &DispatchConfig, leader: &Leader) -> Result<(), DbError> 
     let (roots, name, limit) = (config.roots.clone(), config.cache.clone(), config.cache_limit);
     let deadline = config.db.times().mount_deadline;
     // A dead share may hang for ever: the thread is then given up, and the leader goes on.
-    let look = bounded(deadline, move || -> trix_storage::Result<_> {
+    let look = bounded("looking after the cache", deadline, move || -> trix_storage::Result<_> {
         let cache = Cache::on_share(&roots.open_writable(&name)?, u64::MAX)?;
         let share_limit = cache.share_limit()?;
         let limit = limit.map_or(share_limit, |l| l.min(share_limit));
@@ -125,7 +135,7 @@ async fn prune(config: &DispatchConfig, leader: &Leader) -> Result<(), DbError> 
             }
             forgotten += 1;
             let cache = cache.clone();
-            if bounded(deadline, move || cache.remove(&key)).await.is_none() {
+            if bounded("pruning the cache", deadline, move || cache.remove(&key)).await.is_none() {
                 return Ok(());
             }
             total = total.saturating_sub(size);
@@ -139,9 +149,41 @@ async fn prune(config: &DispatchConfig, leader: &Leader) -> Result<(), DbError> 
     Ok(())
 }
 
+/// Removes what attempts of jobs that are over left on shares: the archive copy that intake
+/// staged for a job that was cancelled, and stages of workers that never came back.
+async fn sweep(config: &DispatchConfig, leader: &Leader) -> Result<(), DbError> {
+    const WHAT: &str = "looking for stages that nobody needs";
+    let deadline = config.db.times().mount_deadline;
+    let writable = config.roots.iter().filter(|(_, root)| root.role != ShareRole::Source);
+    for name in writable.map(|(name, _)| name.clone()) {
+        let roots = config.roots.clone();
+        let look = bounded(WHAT, deadline, move || {
+            let share = roots.open_writable(&name)?;
+            let found = trix_storage::stage::stages(share.dir())?;
+            Ok((share, found))
+        });
+        let Some((share, found)) = look.await else { continue };
+        let tasks: Vec<TaskId> = found.iter().filter_map(|s| Some(s.attempt?.task)).collect();
+        if tasks.is_empty() {
+            continue;
+        }
+        let Some(ended) = step(WHAT, leader.ended_tasks(&tasks).await)? else { continue };
+        if ended.is_empty() {
+            continue;
+        }
+        let over = move |s: &StageEntry| s.attempt.is_some_and(|a| ended.contains(&a.task));
+        let sweep = move || trix_storage::sweep_stages(share.dir(), over);
+        if let Some(removed) = bounded("removing stages", deadline, sweep).await {
+            tracing::info!(?removed, "removed stages of jobs that are over");
+        }
+    }
+    Ok(())
+}
+
 /// Runs something that may hang on a share. `None` when it failed or did not come back,
 /// which is logged here: the share's state is the workers' matter.
 async fn bounded<T: Send + 'static>(
+    what: &'static str,
     deadline: Duration,
     work: impl FnOnce() -> trix_storage::Result<T> + Send + 'static,
 ) -> Option<T> {
@@ -151,15 +193,15 @@ async fn bounded<T: Send + 'static>(
     match tokio::time::timeout(deadline, receive).await {
         Ok(Ok(Ok(v))) => Some(v),
         Ok(Ok(Err(e))) => {
-            tracing::warn!(error = &e as &dyn std::error::Error, "looking after the cache");
+            tracing::warn!(error = &e as &dyn std::error::Error, "{what}");
             None
         }
         Ok(Err(_)) => {
-            tracing::error!("looking after the cache: the thread panicked");
+            tracing::error!("{what}: the thread panicked");
             None
         }
         Err(_) => {
-            tracing::warn!(?deadline, "looking after the cache: its share does not answer");
+            tracing::warn!(?deadline, "{what}: the share does not answer");
             None
         }
     }

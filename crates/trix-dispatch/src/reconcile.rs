@@ -12,8 +12,9 @@ use crate::{DispatchConfig, chores, plan};
 /// Jobs planned in one pass; the rest follow in the next, which begins at once.
 const PLANS: u32 = 8;
 
-/// Every so many passes the counts are counted anew.
-const REPAIR_EVERY: u64 = 10;
+/// Every so many passes all open tasks are looked at: this costs time with their number,
+/// and nobody waits for it, because results make tasks ready and claims find cache hits.
+const SURVEY_EVERY: u64 = 10;
 
 /// Reconciles until the lead is lost; gives the error that says so.
 pub(crate) async fn run(config: &DispatchConfig, leader: &Leader, hint: &Notify) -> DbError {
@@ -59,10 +60,10 @@ async fn once(leader: &Leader, pass: u64) -> Result<bool, DbError> {
             planned += 1;
         }
     }
-    step("resolving cache hits", leader.cache_hits().await)?;
     step("finishing cancelled jobs", leader.finish_cancels().await)?;
-    step("saying why tasks wait", leader.block_reasons().await)?;
-    if pass.is_multiple_of(REPAIR_EVERY) {
+    if pass.is_multiple_of(SURVEY_EVERY) {
+        step("resolving cache hits", leader.cache_hits().await)?;
+        step("saying why tasks wait", leader.block_reasons().await)?;
         let repaired = step("repairing readiness", leader.repair().await)?.unwrap_or_default();
         if repaired != Default::default() {
             // The functions keep these right; mending is not supposed to find anything.

@@ -280,3 +280,25 @@ async fn an_address_that_cannot_be_is_refused_at_once() {
     let r = Db::open("mysql://x", ProtocolTimes::default());
     assert!(matches!(r, Err(DbError::Address(_))));
 }
+
+#[tokio::test]
+async fn wrong_counts_are_found_and_mended() {
+    let w = World::new().await;
+    let a = w.worker("a").await;
+    let job = w.planned("film", &a, plan1("film")).await;
+    assert_eq!(w.leader.repair().await.unwrap(), Default::default());
+    for sql in [
+        "update task set deps_left = 7 where name = 'encode/0000'",
+        "update task set state = 'waiting' where name = 'encode/0001'",
+    ] {
+        execute(w.test.url(), sql).await.unwrap();
+    }
+    let r = w.leader.repair().await.unwrap();
+    assert_eq!((r.counts, r.readied, r.finished), (1, 1, 0));
+    assert_eq!(w.leader.repair().await.unwrap(), Default::default());
+    a.run_all(&w.db).await;
+    assert_eq!(w.state(job).await, JobState::Succeeded);
+    execute(w.test.url(), "update job set state = 'running'").await.unwrap();
+    assert_eq!(w.leader.repair().await.unwrap().finished, 1);
+    assert_eq!(w.state(job).await, JobState::Succeeded);
+}

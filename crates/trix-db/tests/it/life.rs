@@ -193,3 +193,34 @@ async fn a_foreign_key_in_a_result_registers_nothing() {
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].key, key("index film"));
 }
+
+#[tokio::test]
+async fn the_first_result_under_a_key_wins_and_another_one_is_an_event() {
+    let w = World::new().await;
+    let (a, b) = (w.worker("a").await, w.worker("b").await);
+    // Two tasks with one key run at once, as after two claims in the same instant.
+    let one = w.submit("one", plan0("film")).await;
+    let c1 = a.claim(1).await.remove(0);
+    execute(w.test.url(), "update task set engine = 'hidden'").await.unwrap();
+    let two = w.submit("two", plan0("film")).await;
+    let wake = "update task set state = 'ready' where engine = 'hidden'";
+    execute(w.test.url(), wake).await.unwrap();
+    let c2 = b.claim(1).await.remove(0);
+    assert_eq!((c1.job, c2.job), (one, two));
+    let back = "update task set state = 'running', engine = 'engine-1' where engine = 'hidden'";
+    execute(w.test.url(), back).await.unwrap();
+    let other = |c: &trix_db::Claim| {
+        let Outcome::Ok(mut r) = ok(c) else { unreachable!() };
+        r.outputs[0].digest = digest(0xee);
+        Outcome::Ok(r)
+    };
+    a.end(c1.attempt, ok(&c1)).await;
+    b.end(c2.attempt, other(&c2)).await;
+    let kept = w.db.artifacts(&[key("index film")]).await.unwrap();
+    assert_eq!(kept[0].digest, trix_model::Digest(key("index film").0));
+    let differs: Vec<_> =
+        w.events().await.into_iter().filter(|e| e.kind == "artifact.differs").collect();
+    assert_eq!((differs.len(), differs[0].job), (1, Some(two)));
+    assert_eq!(differs[0].body["dropped"], digest(0xee).to_string());
+    assert_eq!(w.task(two, "intake").await.state, TaskState::Done);
+}
