@@ -104,22 +104,50 @@ impl FromRequestParts<App> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Caller, Problem> {
         let ip = client_address(parts);
-        if let Some(header) = parts.headers.get(header::AUTHORIZATION) {
-            let secret = header
-                .to_str()
-                .ok()
-                .and_then(|h| h.split_once(' '))
-                .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-                .map(|(_, secret)| secret.trim())
-                .ok_or_else(not_signed_in)?;
-            let principal = app.db.check_token(secret).await.map_err(unknown)?;
-            return Ok(Caller::new(principal, PrincipalKind::Service, ip));
+        let credential = Credential::of(&parts.headers, app).ok_or_else(not_signed_in)?;
+        credential.check(app, ip).await.map_err(|e| match e {
+            DbError::Denied { .. } => not_signed_in(),
+            e => e.into(),
+        })
+    }
+}
+
+/// What a request shows.
+#[derive(Clone)]
+pub enum Credential {
+    /// A session cookie's secret.
+    Session(String),
+    /// A token's secret.
+    Token(String),
+}
+
+impl Credential {
+    /// What the headers hold: a token goes before a cookie.
+    pub fn of(headers: &HeaderMap, app: &App) -> Option<Credential> {
+        if let Some(header) = headers.get(header::AUTHORIZATION) {
+            let (scheme, secret) = header.to_str().ok()?.split_once(' ')?;
+            let bearer = scheme.eq_ignore_ascii_case("bearer");
+            return bearer.then(|| Credential::Token(secret.trim().to_owned()));
         }
-        let secret = session_secret(&parts.headers, app).ok_or_else(not_signed_in)?;
-        let checked = app.db.check_session(&secret).await.map_err(unknown)?;
-        let mut caller = Caller::new(checked.principal, PrincipalKind::User, ip);
-        caller.session = Some((checked.id, checked.expires_at));
-        Ok(caller)
+        let jar = CookieJar::from_headers(headers);
+        let plain = || jar.get(PLAIN_COOKIE).filter(|_| app.origins.plain_cookies());
+        jar.get(COOKIE).or_else(plain).map(|c| Credential::Session(c.value().to_owned()))
+    }
+
+    /// Whose it is; [`DbError::Denied`] when it is good for nothing.
+    pub async fn check(&self, app: &App, ip: String) -> Result<Caller, DbError> {
+        match self {
+            Credential::Token(secret) => {
+                let principal = app.db.check_token(secret).await?;
+                Ok(Caller::new(principal, PrincipalKind::Service, ip))
+            }
+            Credential::Session(secret) => {
+                let checked = app.db.check_session(secret).await?;
+                let mut caller = Caller::new(checked.principal, PrincipalKind::User, ip);
+                caller.session = Some((checked.id, checked.expires_at));
+                Ok(caller)
+            }
+        }
     }
 }
 
@@ -163,20 +191,6 @@ fn require(caller: &Caller, role: Role) -> Result<(), Problem> {
 /// 401 without saying why.
 pub fn not_signed_in() -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, "not_signed_in", "sign in first")
-}
-
-fn unknown(e: DbError) -> Problem {
-    match e {
-        DbError::Denied { .. } => not_signed_in(),
-        e => e.into(),
-    }
-}
-
-/// The secret of the session cookie that may be used here.
-pub fn session_secret(headers: &HeaderMap, app: &App) -> Option<String> {
-    let jar = CookieJar::from_headers(headers);
-    let plain = || jar.get(PLAIN_COOKIE).filter(|_| app.origins.plain_cookies());
-    jar.get(COOKIE).or_else(plain).map(|c| c.value().to_owned())
 }
 
 /// The header that sets the session cookie.

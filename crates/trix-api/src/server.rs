@@ -91,9 +91,9 @@ impl Server {
     pub fn base(&self) -> String {
         match self.app.origins.first() {
             Some(origin) => origin.to_owned(),
-            // An address that stands for all of them is reached by the loopback.
-            None if self.address.ip().is_unspecified() => {
-                format!("http://127.0.0.1:{}", self.address.port())
+            // All browsers take secure cookies over plain http from that name.
+            None if self.address.ip().is_unspecified() || self.address.ip().is_loopback() => {
+                format!("http://localhost:{}", self.address.port())
             }
             None => format!("http://{}", self.address),
         }

@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use time::OffsetDateTime;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use trix_db::Db;
 
@@ -46,6 +46,8 @@ pub struct Shared {
     pub streams: Arc<Semaphore>,
     /// WebSockets that may still be opened.
     pub sockets: Arc<Semaphore>,
+    /// Numbers of sessions that were ended here, for their WebSockets.
+    pub ended_sessions: broadcast::Sender<i64>,
     /// Ends everything.
     pub cancel: CancellationToken,
 }
@@ -72,6 +74,7 @@ impl App {
             started_at: OffsetDateTime::now_utc(),
             streams: Arc::new(Semaphore::new(STREAMS)),
             sockets: Arc::new(Semaphore::new(SOCKETS)),
+            ended_sessions: broadcast::Sender::new(64),
             cancel,
         }))
     }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use time::OffsetDateTime;
 use trix_db::access::{Role, TokenRow};
-use trix_db::jobs::{JobFilter, JobRow, PublicationRow, TaskCounts};
+use trix_db::jobs::{JobFilter, JobRow, PublicationRow, Submit, Submitted, TaskCounts};
 use trix_db::{Db, DbError};
-use trix_model::state::{JobState, PublicationState, TaskState};
-use trix_model::{Digest, Epoch, JobId, Progress, TaskId};
+use trix_model::state::{JobState, TaskState};
+use trix_model::{Epoch, JobId, Progress, TaskId};
 
 pub struct Overview {
     pub incarnation: uuid::Uuid,
@@ -39,18 +39,12 @@ pub struct RunningAttempt {
     pub progress: Progress,
 }
 
-pub struct Earlier {
-    pub job: JobId,
-    pub request_hash: Digest,
-}
-
 pub trait Wanted {
     async fn overview(&self) -> Result<Overview, DbError>;
     async fn all_tokens(&self) -> Result<Vec<(TokenRow, Role)>, DbError>;
     async fn publication(&self, id: i64) -> Result<Option<PublicationRow>, DbError>;
     async fn running(&self) -> Result<Vec<RunningJob>, DbError>;
-    async fn submitted(&self, principal: i64, key: &str) -> Result<Option<Earlier>, DbError>;
-    async fn preview(&self, job: &JobRow) -> Result<Option<i64>, DbError>;
+    async fn submitted(&self, asked: &Submit) -> Result<Option<Submitted>, DbError>;
 }
 
 async fn all_jobs(db: &Db, states: Vec<JobState>) -> Result<Vec<JobRow>, DbError> {
@@ -139,15 +133,13 @@ impl Wanted for Db {
         Ok(out)
     }
 
-    async fn submitted(&self, _: i64, _: &str) -> Result<Option<Earlier>, DbError> {
-        Ok(None)
-    }
-
-    async fn preview(&self, job: &JobRow) -> Result<Option<i64>, DbError> {
-        let all = self.publications(job.id).await?;
-        Ok(all
-            .into_iter()
-            .find(|p| p.state == PublicationState::Published && p.manifest.role == "preview")
-            .map(|p| p.id))
+    async fn submitted(&self, asked: &Submit) -> Result<Option<Submitted>, DbError> {
+        // A submit under a profile that cannot exist makes no job: it finds the one
+        // with the key, or fails.
+        match self.submit(&Submit { profile: -1, ..asked.clone() }).await {
+            Ok(found) => Ok(Some(found)),
+            Err(DbError::Sql { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 }

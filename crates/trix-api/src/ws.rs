@@ -23,7 +23,7 @@ use trix_db::DbError;
 use trix_db::events::EventHead;
 use utoipa::ToSchema;
 
-use crate::auth::{Caller, session_secret};
+use crate::auth::{Caller, Credential};
 use crate::health::Health;
 use crate::problem::Problem;
 use crate::routes::events::Event;
@@ -125,6 +125,8 @@ const REPLAY_PAGE: u32 = 500;
 const SEND: Duration = Duration::from_secs(10);
 /// Pause between two pings; a client that is silent for three of them is gone.
 const PING: Duration = Duration::from_secs(20);
+/// Pause between two tries to resume while the database is away.
+const AGAIN: Duration = Duration::from_millis(500);
 /// How often the session is looked at again.
 const RECHECK: Duration = Duration::from_secs(60);
 
@@ -147,9 +149,9 @@ pub async fn open(
     let permit = app.sockets.clone().try_acquire_owned().map_err(|_| {
         Problem::unavailable("too_many_sockets", "too many WebSockets are open", 10)
     })?;
-    let secret = session_secret(&headers, &app);
+    let credential = Credential::of(&headers, &app);
     Ok(upgrade.max_message_size(MESSAGE_LIMIT).on_upgrade(move |socket| async move {
-        let socket = Socket::new(app, caller, secret, socket);
+        let socket = Socket::new(app, caller, credential, socket);
         socket.run().await;
         drop(permit);
     }))
@@ -161,33 +163,44 @@ type End = Option<(u16, &'static str)>;
 struct Socket {
     app: App,
     caller: Caller,
-    /// Secret of the session, for looking at it again; `None` for tokens.
-    secret: Option<String>,
+    /// For looking at it again.
+    credential: Option<Credential>,
+    ended_sessions: broadcast::Receiver<i64>,
     out: SplitSink<WebSocket, Message>,
     input: SplitStream<WebSocket>,
     batches: broadcast::Receiver<Batch>,
     health: watch::Receiver<Health>,
+    /// Number and log that the client wants to resume from, until that is done.
+    wish: Option<(i64, String)>,
     /// Number of the last event that was sent, once the client has resumed.
     sent: Option<i64>,
+    /// The log that `sent` belongs to.
+    incarnation: String,
     watched: Vec<i64>,
     heard: Instant,
 }
 
 impl Socket {
-    fn new(app: App, caller: Caller, secret: Option<String>, socket: WebSocket) -> Socket {
+    fn new(app: App, caller: Caller, credential: Option<Credential>, socket: WebSocket) -> Socket {
         let (out, input) = socket.split();
         // Subscribed before anything is read, so that nothing falls between replay and tail.
         let batches = app.tail.subscribe();
-        let health = app.health.clone();
+        let mut health = app.health.clone();
+        // What it was before is nothing to report.
+        health.mark_unchanged();
+        let ended_sessions = app.ended_sessions.subscribe();
         Socket {
             app,
             caller,
-            secret,
+            credential,
+            ended_sessions,
             out,
             input,
             batches,
             health,
+            wish: None,
             sent: None,
+            incarnation: String::new(),
             watched: Vec::new(),
             heard: Instant::now(),
         }
@@ -223,11 +236,20 @@ impl Socket {
                     }
                     self.say_health().await?;
                 }
+                () = tokio::time::sleep(AGAIN), if self.wish.is_some() => self.resume().await?,
                 _ = ping.tick() => {
                     if self.heard.elapsed() > PING * 3 {
                         return Err(None);
                     }
                     self.raw(Message::Ping(Bytes::new())).await?;
+                }
+                ended = self.ended_sessions.recv() => {
+                    // Those that were missed are seen by the next look.
+                    if let (Ok(ended), Some((own, _))) = (ended, self.caller.session)
+                        && ended == own
+                    {
+                        return Err(Some((CLOSE_SIGNED_OUT, "the session ended")));
+                    }
                 }
                 _ = recheck.tick() => self.recheck().await?,
             }
@@ -235,16 +257,15 @@ impl Socket {
     }
 
     async fn hello(&mut self) -> Result<(), End> {
-        let head = self.app.db.event_head().await;
-        match head {
-            Ok(h) => {
-                let incarnation = h.incarnation.to_string();
-                self.say(&ServerMessage::Hello { incarnation, head: h.head }).await
+        // The handshake found the session, so the database can only have gone away just now.
+        let head = loop {
+            match self.app.db.event_head().await {
+                Ok(head) => break head,
+                Err(_) => tokio::time::sleep(AGAIN).await,
             }
-            // The handshake found the session, so the database went away just now:
-            // the client opens a new socket, and is told why it fails.
-            Err(_) => Err(Some((CLOSE_AWAY, "the database is away"))),
-        }
+        };
+        let incarnation = head.incarnation.to_string();
+        self.say(&ServerMessage::Hello { incarnation, head: head.head }).await
     }
 
     async fn hear(&mut self, message: Option<Result<Message, axum::Error>>) -> Result<(), End> {
@@ -258,7 +279,11 @@ impl Socket {
             Some(Ok(Message::Text(text))) => text,
         };
         match serde_json::from_str(&text) {
-            Ok(ClientMessage::Resume { seq, incarnation }) => self.resume(seq, &incarnation).await,
+            Ok(ClientMessage::Resume { seq, incarnation }) => {
+                self.sent = None;
+                self.wish = Some((seq, incarnation));
+                self.resume().await
+            }
             Ok(ClientMessage::Watch { mut jobs }) => {
                 jobs.truncate(WATCHED);
                 self.watched = jobs;
@@ -268,15 +293,18 @@ impl Socket {
         }
     }
 
-    async fn resume(&mut self, seq: i64, incarnation: &str) -> Result<(), End> {
-        let Ok(head) = self.app.db.event_head().await else {
-            return Err(Some((CLOSE_AWAY, "the database is away")));
-        };
-        let own = head.incarnation.to_string();
+    /// Answers the client's wish to resume. While the database is away the wish
+    /// stands, and is looked at again later.
+    async fn resume(&mut self) -> Result<(), End> {
+        let Some((seq, incarnation)) = self.wish.clone() else { return Ok(()) };
+        let Ok(head) = self.app.db.event_head().await else { return Ok(()) };
+        self.wish = None;
         // `oldest - 1` is fine: the first event that is missing is still there.
-        if own != incarnation || seq > head.head || seq < head.oldest - 1 {
+        let kept = (head.oldest - 1..=head.head).contains(&seq);
+        if head.incarnation.to_string() != incarnation || !kept {
             return self.snapshot(head).await;
         }
+        self.incarnation = incarnation;
         self.sent = Some(seq);
         self.replay().await
     }
@@ -284,24 +312,27 @@ impl Socket {
     async fn snapshot(&mut self, head: EventHead) -> Result<(), End> {
         self.sent = Some(head.head);
         let incarnation = head.incarnation.to_string();
+        self.incarnation.clone_from(&incarnation);
         self.say(&ServerMessage::Snapshot { incarnation, seq: head.head }).await
     }
 
     /// Sends what is missing, read from the database.
     async fn replay(&mut self) -> Result<(), End> {
         while let Some(sent) = self.sent {
-            let Ok(events) = self.app.db.events(sent, None, REPLAY_PAGE).await else {
-                return Err(Some((CLOSE_AWAY, "the database is away")));
-            };
-            let Some(first) = events.first() else { break };
-            if first.seq != sent + 1 {
-                // Dropped meanwhile.
-                let Ok(head) = self.app.db.event_head().await else {
-                    return Err(Some((CLOSE_AWAY, "the database is away")));
-                };
-                return self.snapshot(head).await;
+            let page = self.app.db.events(sent, None, REPLAY_PAGE).await;
+            let first = page.as_ref().ok().map(|events| events.first().map(|e| e.seq));
+            match (page, first) {
+                (Ok(events), Some(Some(first))) if first == sent + 1 => {
+                    self.events(events.into_iter().map(Event::from).collect()).await?;
+                }
+                (Ok(_), Some(None)) => break,
+                // The database is away, or dropped what comes next: begin anew from here.
+                _ => {
+                    self.sent = None;
+                    self.wish = Some((sent, self.incarnation.clone()));
+                    break;
+                }
             }
-            self.events(events.into_iter().map(Event::from).collect()).await?;
         }
         Ok(())
     }
@@ -345,10 +376,10 @@ impl Socket {
         self.say(&ServerMessage::Degraded { reason: health.reason, since }).await
     }
 
-    /// Ends the socket of a session that was ended or ran out.
+    /// Ends the socket of a session or token that was ended elsewhere or ran out.
     async fn recheck(&mut self) -> Result<(), End> {
-        let Some(secret) = &self.secret else { return Ok(()) };
-        match self.app.db.check_session(secret).await {
+        let Some(credential) = &self.credential else { return Ok(()) };
+        match credential.check(&self.app, self.caller.ip.clone()).await {
             Err(DbError::Denied { .. }) => Err(Some((CLOSE_SIGNED_OUT, "the session ended"))),
             // An absent database ends no session.
             Ok(_) | Err(_) => Ok(()),

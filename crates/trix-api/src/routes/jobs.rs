@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use trix_db::DbError;
 use trix_db::jobs::{AttemptRow, FindingRow, JobFilter, JobRow, Submit, TaskRow};
 use trix_model::{Digest, Failure, JobId, SharePath, state};
-use trix_plan::task::{IntakeResult, Sidecar, SourceRef};
+use trix_plan::task::{IntakeResult, Plan, Sidecar, SourceRef};
 use trix_plan::{Delivery, Profile};
 use utoipa::{IntoParams, ToSchema};
 
@@ -497,13 +497,6 @@ pub async fn submit(
     let request = serde_json::to_value(&wish)
         .map_err(|e| Problem::internal("reading the wish for a job", &e))?;
     let request_hash = Digest(*blake3::hash(request.to_string().as_bytes()).as_bytes());
-    // A repetition gets its answer even if the file or the profile is gone by now.
-    if let Some(earlier) = app.db.submitted(caller.id, &key).await? {
-        if earlier.request_hash != request_hash {
-            return Err(key_reused(&key));
-        }
-        return Ok((StatusCode::OK, Json(job_row(&app, earlier.job).await?.into())));
-    }
     let source: SharePath = wish.source.parse().map_err(|e| bad_path(&wish.source, &e))?;
     if source.path.is_root() {
         return Err(Problem::bad_request("bad_path", "the source is a share, not a file on it")
@@ -523,33 +516,38 @@ pub async fn submit(
             .allowed("0 to 9"));
         }
     };
-    require_source(&app, &source.share)?;
-    let (profile_id, profile) = profile(&app, &wish.profile).await?;
-    let engine = engine(&app).await?;
-    let (file, sidecars) = look(&app, &source).await?;
-    let plan = trix_plan::plan0(&file, &sidecars, &profile, &engine, Delivery::Shares)
-        .map_err(Failure::from)?;
-    let submit = Submit {
+    let mut submit = Submit {
         principal: caller.id,
-        key: key.clone(),
+        key,
         request_hash,
         request,
         title,
-        profile: profile_id,
+        profile: 0,
         sources: vec![source],
         band,
-        plan,
+        plan: Plan {
+            version: trix_plan::planner::PLAN_VERSION,
+            engine: String::new(),
+            tasks: Vec::new(),
+            results: Vec::new(),
+        },
     };
+    // A repetition gets its answer even if the file or the profile is gone by now.
+    if let Some(earlier) = app.db.submitted(&submit).await.map_err(|e| refusal(e, &submit.key))? {
+        return Ok((StatusCode::OK, Json(job_row(&app, earlier.job).await?.into())));
+    }
+    require_source(&app, &submit.sources[0].share)?;
+    let (profile_id, profile) = profile(&app, &wish.profile).await?;
+    let engine = engine(&app).await?;
+    let (file, sidecars) = look(&app, &submit.sources[0]).await?;
+    submit.profile = profile_id;
+    submit.plan = trix_plan::plan0(&file, &sidecars, &profile, &engine, Delivery::Shares)
+        .map_err(Failure::from)?;
     let mut audit = caller.audit("job.submit", "job");
     let db = app.db.clone();
     let submitted = app
         .finish(async move {
-            let submitted = db.submit(&submit).await.map_err(|e| match e {
-                DbError::Conflict { code, .. } if code == "submit_key_reused" => {
-                    key_reused(&submit.key)
-                }
-                e => e.into(),
-            })?;
+            let submitted = db.submit(&submit).await.map_err(|e| refusal(e, &submit.key))?;
             if submitted.created {
                 audit.object = format!("job/{}", submitted.job);
                 db.audit(&audit).await?;
@@ -591,11 +589,17 @@ pub async fn get(
         app.db.publications(job),
         app.db.task_detail(job, INTAKE),
     )?;
-    let intake = intake.filter(|v| !v.is_null()).map(read_intake).transpose()?;
+    // A page that cannot show what the source is still shows the rest.
+    let intake = intake.filter(|v| !v.is_null()).and_then(|v| read_intake(v).ok());
     let names: BTreeMap<String, state::TaskState> =
         tasks.iter().map(|t| (t.name.clone(), t.state)).collect();
+    let mut job = Job::from(row);
+    let preview = publications
+        .iter()
+        .find(|p| p.state == state::PublicationState::Published && p.manifest.role == "preview");
+    job.poster_url = preview.map(|p| publications::url(p.id, "poster.jpg"));
     Ok(Json(JobDetail {
-        job: row.into(),
+        job,
         tasks: tasks.into_iter().map(|t| task(t, &names)).collect(),
         attempts: attempts.into_iter().map(Attempt::from).collect(),
         findings: findings.into_iter().map(Finding::from).collect(),
@@ -731,10 +735,15 @@ fn read_intake(detail: serde_json::Value) -> Result<IntakeResult, Problem> {
         .map_err(|e| Problem::internal("reading the result of an inspection", &e))
 }
 
-fn key_reused(key: &str) -> Problem {
-    Problem::conflict("key_reused", "the idempotency key was used with another body")
-        .about(key)
-        .allowed("the same body, or a new key")
+fn refusal(e: DbError, key: &str) -> Problem {
+    match e {
+        DbError::Conflict { code, .. } if code == "submit_key_reused" => {
+            Problem::conflict("key_reused", "the idempotency key was used with another body")
+                .about(key)
+                .allowed("the same body, or a new key")
+        }
+        e => e.into(),
+    }
 }
 
 /// Programs must say which requests are one; a browser that says nothing means a new one.

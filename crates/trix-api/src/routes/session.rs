@@ -182,6 +182,8 @@ pub async fn log_out(State(app): State<App>, caller: Caller) -> Result<Response,
         Ok(())
     })
     .await?;
+    // Nobody may listen.
+    let _ = app.ended_sessions.send(session);
     let cookies = auth::cleared_cookies().map(|c| (header::SET_COOKIE, c));
     Ok((StatusCode::NO_CONTENT, AppendHeaders(cookies)).into_response())
 }

@@ -262,7 +262,11 @@ async fn a_foreign_page_can_neither_post_nor_rebind_the_name() {
         &[("sec-fetch-site", "same-site")],
     ] {
         let (status, body) = problem(post(headers).await.unwrap()).await;
-        assert_eq!((status, body["code"].as_str()), (403, Some("origin_not_allowed")), "{headers:?}");
+        assert_eq!(
+            (status, body["code"].as_str()),
+            (403, Some("origin_not_allowed")),
+            "{headers:?}"
+        );
     }
     let own = format!("http://{}", service.address);
     assert_eq!(post(&[("origin", &own)]).await.unwrap().status(), StatusCode::CREATED);

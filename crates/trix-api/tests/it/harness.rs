@@ -72,6 +72,9 @@ impl Service {
 
     /// A server with another configuration.
     pub async fn with(db: Db, change: impl FnOnce(&mut ApiConfig)) -> Service {
+        // A second server of the same test finds it set.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let folder = tempfile::Builder::new().prefix("trix-api-").tempdir_in("/var/tmp").unwrap();
         let mut roots = Vec::new();
         for (name, role) in [
@@ -82,7 +85,7 @@ impl Service {
         ] {
             let root = folder.path().join(name);
             std::fs::create_dir(&root).unwrap();
-            roots.push((name.parse().unwrap(), Root { root, role }));
+            roots.push((name.parse().unwrap(), Root { root, role, mount_unit: None }));
         }
         let state = folder.path().join("state");
         std::fs::create_dir(&state).unwrap();

@@ -8,3 +8,4 @@ mod harness;
 mod jobs;
 mod outage;
 mod shares;
+mod worker;
