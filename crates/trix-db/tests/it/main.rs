@@ -1,6 +1,7 @@
 //! The protocol against a real PostgreSQL.
 
 mod claims;
+mod cluster;
 mod events;
 mod fence;
 mod jobs;
