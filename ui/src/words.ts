@@ -271,19 +271,19 @@ const BY_ORIGIN: Record<Schemas["FailureOrigin"], string> = {
   bug: "This is a mistake in trix. Please report it with the task's log.",
 };
 
-const BY_CLASS: Record<Schemas["FailureClass"], string> = {
+const BY_CLASS: Record<"transient" | "resource", string> = {
   transient: "It is tried again by itself.",
   resource: "Give the node more memory or space, then retry.",
-  deterministic: "Trying again gives the same.",
-  crash: "The process died. The task's log says where; retry once, then report it.",
 };
 
 /** What to do about a failure, in a sentence. */
 export function adviceFor(failure: Failed): string {
   return (
     ADVICE[failure.code] ??
-    (failure.origin ? BY_ORIGIN[failure.origin] : undefined) ??
-    BY_CLASS[failure.class]
+    // What passes by itself passes by itself, whosever fault it is.
+    (failure.class === "transient" || failure.class === "resource"
+      ? BY_CLASS[failure.class]
+      : BY_ORIGIN[failure.origin])
   );
 }
 

@@ -135,6 +135,8 @@ export const api = {
   profiles: (signal: AbortSignal) => taken(client.GET("/api/v1/profiles", { signal })),
   profile: (name: string, signal: AbortSignal) =>
     taken(client.GET("/api/v1/profiles/{name}", { params: { path: { name } }, signal })),
+  putProfile: (name: string, text: string) =>
+    taken(client.PUT("/api/v1/profiles/{name}", { params: { path: { name } }, body: { text } })),
   validate: (text: string) => taken(client.POST("/api/v1/profiles/validate", { body: { text } })),
 
   nodes: (signal: AbortSignal) => taken(client.GET("/api/v1/nodes", { signal })),

@@ -184,7 +184,8 @@ export interface paths {
         };
         /** A profile with its text. */
         get: operations["get_profile"];
-        put?: never;
+        /** Stores a profile; jobs that were submitted before keep their version. Operators only. */
+        put: operations["put_profile"];
         post?: never;
         delete?: never;
         options?: never;
@@ -605,7 +606,8 @@ export interface components {
             message: string;
             /** @description What it is about. */
             object?: string | null;
-            origin?: components["schemas"]["FailureOrigin"] | null;
+            /** @description Whose fault it is. */
+            origin: components["schemas"]["FailureOrigin"];
         };
         /**
          * @description Whether trying again can help.
@@ -1039,7 +1041,7 @@ export interface components {
         ProfileFault: {
             /** @description What is allowed. */
             allowed?: string | null;
-            /** @description Dotted name of the key, e.g. `rendition.1.crf`. */
+            /** @description Dotted name of the key, e.g. `rendition[1].crf`. */
             key: string;
             /**
              * Format: int32
@@ -1062,12 +1064,19 @@ export interface components {
             description: string;
             /** @description Why it cannot be used, if so. */
             faults: components["schemas"]["ProfileFault"][];
-            /** @description BLAKE3 of its text, the profile's version. */
+            /** @description BLAKE3 over what it means. */
             hash: string;
             /** @description Name, what `profile` of a job takes. */
             name: string;
             /** @description Shares that it publishes to. */
             shares: string[];
+            /** @description True for those that come with trix. */
+            shipped: boolean;
+            /**
+             * Format: int32
+             * @description Number of its version, from 1.
+             */
+            version: number;
         };
         /** @description A profile to check. */
         ProfileText: {
@@ -1917,6 +1926,42 @@ export interface operations {
         requestBody?: never;
         responses: {
             /** @description The profile. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Profile"];
+                };
+            };
+            /** @description Not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    put_profile: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the profile, as in its text */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ProfileText"];
+            };
+        };
+        responses: {
+            /** @description The profile as it is stored. */
             200: {
                 headers: {
                     [name: string]: unknown;

@@ -1,9 +1,10 @@
-// Profiles: what can be made of a source, the file that says so, and a place to try changes.
+// Profiles: what can be made of a source, the text that says so, and a place to change it.
 
 import { Button, SegmentedControl, Textarea } from "@mantine/core";
+import { notifications } from "@mantine/notifications";
 import { IconCheck, IconPencil } from "@tabler/icons-react";
-import { useMutation, useQuery } from "@tanstack/react-query";
-import { Link, useSearch } from "@tanstack/react-router";
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { Link, useNavigate, useSearch } from "@tanstack/react-router";
 import { useState } from "react";
 import { api, type Schemas } from "../api/client";
 import { queries } from "../api/queries";
@@ -44,6 +45,7 @@ export function ProfilesPage() {
                   >
                     <div className="row">
                       <span className="strong clip">{profile.name}</span>
+                      {!profile.shipped && <Tag title="Made here">own</Tag>}
                       {profile.faults.length > 0 && (
                         <span className="push">
                           <Tag tone="bad">{count(profile.faults.length, "fault")}</Tag>
@@ -86,15 +88,15 @@ function ProfileDetail({ name }: { name: string }) {
           <h2>{data.name}</h2>
           <SegmentedControl
             size="xs"
-            value={draft === undefined ? "file" : "try"}
-            onChange={(value) => setDraft(value === "try" ? data.text : undefined)}
+            value={draft === undefined ? "file" : "edit"}
+            onChange={(value) => setDraft(value === "edit" ? data.text : undefined)}
             data={[
-              { value: "file", label: "The file" },
+              { value: "file", label: "Read" },
               {
-                value: "try",
+                value: "edit",
                 label: (
                   <span className="row">
-                    <IconPencil size={13} /> Try a change
+                    <IconPencil size={13} /> Edit
                   </span>
                 ),
               },
@@ -113,8 +115,12 @@ function ProfileDetail({ name }: { name: string }) {
             </dd>
             <dt>Version</dt>
             <dd className="row">
-              <code title={data.hash}>{data.hash.slice(0, 16)}</code>
+              {data.version}
+              <code title={data.hash} className="dim">
+                {data.hash.slice(0, 16)}
+              </code>
               <Copy value={data.hash} label="Copy the whole hash" />
+              {data.shipped && <Tag title="As it comes with trix">shipped</Tag>}
             </dd>
           </dl>
         </div>
@@ -128,21 +134,54 @@ function ProfileDetail({ name }: { name: string }) {
             <Toml text={data.text} faults={data.faults} />
           </div>
         ) : (
-          <Try text={draft} onChange={setDraft} />
+          <Edit profile={data} text={draft} onChange={setDraft} />
         )}
       </div>
     </div>
   );
 }
 
-/** Checks a text. Nothing is stored: profiles are files beside the program. */
-function Try({ text, onChange }: { text: string; onChange: (text: string) => void }) {
+/** The name that a profile's text gives itself. */
+export function nameIn(text: string): string | undefined {
+  return /^\s*name\s*=\s*["']([^"']+)["']/m.exec(text)?.[1];
+}
+
+/** Changes a text, checks it, and stores it: under another name it is another profile. */
+function Edit({
+  profile,
+  text,
+  onChange,
+}: {
+  profile: Schemas["Profile"];
+  text: string;
+  onChange: (text: string | undefined) => void;
+}) {
+  const client = useQueryClient();
+  const navigate = useNavigate();
+  const me = useQuery(queries.me()).data;
+  const name = nameIn(text);
   const check = useMutation({ mutationFn: api.validate });
+  const save = useMutation({
+    mutationFn: () => api.putProfile(name ?? profile.name, text),
+    onSuccess: async (stored) => {
+      await client.invalidateQueries({ queryKey: ["profiles"] });
+      notifications.show({
+        color: "green",
+        message: `${stored.name} is stored as version ${stored.version}.`,
+      });
+      onChange(undefined);
+      void navigate({ to: "/profiles", search: { name: stored.name } });
+    },
+  });
   const verdict = check.data;
+  const forget = () => {
+    check.reset();
+    save.reset();
+  };
   return (
-    <div className="panel-body stack" style={{ borderTop: "1px solid var(--line-soft)" }}>
+    <div className="panel-body stack ruled">
       <Textarea
-        aria-label="Profile to check"
+        aria-label="Text of the profile"
         classNames={{ input: "editor" }}
         autosize
         minRows={12}
@@ -151,22 +190,38 @@ function Try({ text, onChange }: { text: string; onChange: (text: string) => voi
         value={text}
         onChange={(event) => {
           onChange(event.currentTarget.value);
-          if (verdict || check.error) check.reset();
+          forget();
         }}
       />
-      <div className="row">
+      <div className="row wrap">
+        {me?.role !== "viewer" && (
+          <Button
+            loading={save.isPending}
+            disabled={text === profile.text}
+            onClick={() => {
+              forget();
+              save.mutate();
+            }}
+          >
+            {name && name !== profile.name ? `Save as ${name}` : "Save"}
+          </Button>
+        )}
         <Button
+          variant="default"
           leftSection={<IconCheck size={14} />}
           loading={check.isPending}
-          onClick={() => check.mutate(text)}
+          onClick={() => {
+            forget();
+            check.mutate(text);
+          }}
         >
           Check
         </Button>
         <span className="dim small">
-          Nothing is stored here: a profile is a file that is shipped with the program.
+          Jobs that were submitted before keep their version. Another name makes another profile.
         </span>
       </div>
-      {check.error && <ErrorNote error={check.error} />}
+      {(check.error ?? save.error) && <ErrorNote error={check.error ?? save.error} />}
       {verdict?.valid && <Note tone="good" role="status" title="Nothing is wrong with it." />}
       {verdict && !verdict.valid && (
         <Faults title={`It has ${count(verdict.errors.length, "fault")}`} faults={verdict.errors} />

@@ -417,21 +417,32 @@ describe("the other pages", () => {
       await shown(row(share).locator(".badge", { hasText: "In order" }));
     }
     await shown(page.locator(".tile", { hasText: "Database" }).getByText("Answers"));
-    await shown(page.locator(".tile", { hasText: "Dispatcher" }).getByText("Leads", { exact: true }));
+    await shown(
+      page.locator(".tile", { hasText: "Dispatcher" }).getByText("Leads", { exact: true }),
+    );
   });
 
-  it("check a changed profile and name the key, the value and what is allowed", async () => {
+  it("check a changed profile, and store it under a new name", async () => {
     await go("profiles?name=archive-and-ladder");
-    await page.locator("label", { hasText: "Try a change" }).click();
-    const editor = page.getByLabel("Profile to check");
+    await page.locator("label", { hasText: "Edit" }).click();
+    const editor = page.getByLabel("Text of the profile");
     await page.getByRole("button", { name: "Check" }).click();
     await shown(page.getByText("Nothing is wrong with it"));
     const text = await editor.inputValue();
     await editor.fill(text.replace("crf = 21", "crf = 77"));
     await page.getByRole("button", { name: "Check" }).click();
     const alert = page.getByRole("alert");
-    await shown(alert);
+    await shown(alert.getByText("It has 1 fault"));
     expect(await alert.innerText()).toMatch(/crf.*77.*51/s);
+    await page.getByRole("button", { name: "Save" }).click();
+    await shown(alert.getByText(/crf/));
+
+    await editor.fill(text.replace('name = "archive-and-ladder"', 'name = "my-ladder"'));
+    await page.getByRole("button", { name: "Save as my-ladder" }).click();
+    await shown(page.getByRole("heading", { name: "my-ladder" }));
+    await go("ingest");
+    await page.getByRole("combobox", { name: "Profile" }).click();
+    await shown(page.getByRole("option", { name: "my-ladder" }));
   });
 
   it("make a token that programs can use, and revoke it", async () => {

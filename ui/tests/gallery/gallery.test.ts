@@ -246,10 +246,10 @@ const SHOTS: Shot[] = [
   { name: "profiles", path: "profiles" },
   { name: "profiles-broken", path: "profiles?name=broken-example" },
   {
-    name: "profiles-try",
+    name: "profiles-edit",
     path: "profiles",
     act: async (p) => {
-      await p.locator("label", { hasText: "Try a change" }).click();
+      await p.locator("label", { hasText: "Edit" }).click();
       await p.getByRole("button", { name: "Check" }).click();
       await p.getByText("It has 1 fault").waitFor();
     },

@@ -587,7 +587,7 @@ const summary = (
   description: string,
   shares: string[],
   faults: Schemas["ProfileFault"][] = [],
-) => ({ name, description, hash: HASH, shares, faults });
+) => ({ name, description, version: 2, shipped: faults.length === 0, hash: HASH, shares, faults });
 
 export const PROFILES: Schemas["ProfileList"] = {
   items: [

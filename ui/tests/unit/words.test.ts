@@ -5,6 +5,7 @@ import type { Schemas } from "../../src/api/client";
 import { playables } from "../../src/pages/job/Result";
 import { streamWords } from "../../src/pages/job/Source";
 import { stageState, stageTook } from "../../src/pages/job/Stages";
+import { nameIn } from "../../src/pages/Profiles";
 import { adviceFor, codeWord, sentence } from "../../src/words";
 
 const failed = (more: Partial<Schemas["Failed"]>): Schemas["Failed"] => ({
@@ -22,9 +23,8 @@ describe("failures in words", () => {
     for (const origin of ["source", "request", "node", "share", "engine", "bug"] as const) {
       expect(adviceFor(failed({ origin }))).toMatch(/\.$/);
     }
-    for (const c of ["transient", "resource", "deterministic", "crash"] as const) {
-      expect(adviceFor(failed({ class: c, origin: null }))).toMatch(/\.$/);
-    }
+    expect(adviceFor(failed({ class: "transient", origin: "node" }))).toMatch(/by itself/);
+    expect(adviceFor(failed({ class: "resource", origin: "node" }))).toMatch(/memory or space/);
   });
 
   it("makes sentences of the server's words", () => {
@@ -120,6 +120,13 @@ describe("what was delivered and made", () => {
       publication("preview", "published", file("proxy.mp4"), file("poster.jpg", "image/jpeg")),
     ]).map((p) => p.name);
     expect(names).toEqual(["Preview", "1080p"]);
+  });
+});
+
+describe("a profile's text", () => {
+  it("gives itself a name", () => {
+    expect(nameIn('v = 1\nname = "mine" # a-z\n[[rendition]]\nname = "1080p"')).toBe("mine");
+    expect(nameIn("v = 1")).toBeUndefined();
   });
 });
 
