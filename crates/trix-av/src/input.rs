@@ -105,7 +105,10 @@ impl<S: Source> Input<S> {
         if let Some(what) = reference::in_head(&mut source).map_err(reading)? {
             return Err(AvError::NestedReference { what: what.to_owned() });
         }
-        let facts = reference::in_movie(&mut source, size).map_err(reading)?;
+        let mut facts = reference::in_movie(&mut source, size).map_err(reading)?;
+        if let Some(end) = reference::matroska_end(&mut source).map_err(reading)? {
+            facts.claimed_size = end;
+        }
         if let Some(track) = facts.external.first() {
             return Err(AvError::NestedReference { what: format!("external track {track}") });
         }
@@ -444,7 +447,8 @@ impl<S: Source> Input<S> {
     /// What is odd about the container: truncation, and why reading ended early.
     pub fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
-        if self.container() == "mov" && self.claimed_size > self.size {
+        if matches!(self.container().as_str(), "mov" | "matroska") && self.claimed_size > self.size
+        {
             findings.push(finding(
                 "truncated",
                 Severity::Error,
@@ -471,7 +475,7 @@ impl<S: Source> Input<S> {
         {
             findings.push(finding(
                 "truncated",
-                Severity::Warning,
+                Severity::Error,
                 format!("{} bytes are no whole number of transport packets", self.size),
             ));
         }

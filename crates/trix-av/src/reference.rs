@@ -62,7 +62,7 @@ pub(crate) struct MovieFacts {
     pub external: Vec<u32>,
     /// Tracks, counted from 0, whose samples are encrypted.
     pub encrypted: Vec<u32>,
-    /// End of the last top-level box by its own account.
+    /// End of the last top-level box by its own account, or of a Matroska segment.
     pub claimed_size: u64,
 }
 
@@ -73,6 +73,37 @@ pub(crate) fn in_movie(source: &mut dyn Source, size: u64) -> io::Result<MovieFa
         Walk { source, facts: MovieFacts::default(), boxes: 0, tracks: 0, here: Track::default() };
     walk.children(0, size, 0)?;
     Ok(walk.facts)
+}
+
+/// End of a Matroska or WebM file by its segment's own account; `None` for other files, and for
+/// recordings that were never closed.
+pub(crate) fn matroska_end(source: &mut dyn Source) -> io::Result<Option<u64>> {
+    let mut head = [0u8; 256];
+    let n = source.read_up_to(&mut head, 0)?;
+    Ok(segment_end(&head[..n]))
+}
+
+/// RFC 8794: an element is an id, a size of 1 to 8 bytes whose first bit says how many, and a
+/// body; a size of ones alone is unknown. A file is an EBML header, then one segment.
+fn segment_end(head: &[u8]) -> Option<u64> {
+    let size = |at: usize| -> Option<(u64, usize)> {
+        let first = *head.get(at)?;
+        let length = first.leading_zeros() as usize + 1;
+        let bytes = head.get(at..at + length)?;
+        let marked = bytes.iter().fold(0u64, |n, b| n << 8 | u64::from(*b));
+        let value = marked & ((1u64 << (7 * length)) - 1);
+        (value != (1u64 << (7 * length)) - 1).then_some((value, at + length))
+    };
+    if !head.starts_with(&[0x1a, 0x45, 0xdf, 0xa3]) {
+        return None;
+    }
+    let (header, body) = size(4)?;
+    let segment = body.checked_add(usize::try_from(header).ok()?)?;
+    if head.get(segment..segment.checked_add(4)?)? != [0x18, 0x53, 0x80, 0x67] {
+        return None;
+    }
+    let (length, body) = size(segment + 4)?;
+    (body as u64).checked_add(length)
 }
 
 struct Walk<'a> {
@@ -188,7 +219,22 @@ fn be32(bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::sniff;
+    use super::{segment_end, sniff};
+
+    #[test]
+    fn a_segment_says_where_it_ends_unless_it_is_a_recording() {
+        let file = |size: &[u8]| {
+            let mut file = vec![0x1a, 0x45, 0xdf, 0xa3, 0x83, 0, 0, 0, 0x18, 0x53, 0x80, 0x67];
+            file.extend_from_slice(size);
+            file
+        };
+        assert_eq!(segment_end(&file(&[0x8a])), Some(13 + 10));
+        assert_eq!(segment_end(&file(&[0x01, 0, 0, 0, 0, 0, 1, 0])), Some(20 + 256));
+        assert_eq!(segment_end(&file(&[0x01, 255, 255, 255, 255, 255, 255, 255])), None);
+        assert_eq!(segment_end(&file(&[0x01, 0])), None, "cut inside the size");
+        assert_eq!(segment_end(b"\0\0\0\x18ftypmp42"), None);
+        assert_eq!(segment_end(b""), None);
+    }
 
     #[test]
     fn playlists_are_known_by_their_first_bytes() {

@@ -203,16 +203,12 @@ fn settings(
     depth: Option<u8>,
 ) -> Result<AudioEncoderSettings, Failure> {
     let channels = asked.channels.unwrap_or(first.channels());
-    let layout = if channels == first.channels() {
-        first.layout()
+    let stated = first.layout();
+    // Plain PCM names no layout, only a count; encoders want the one that is usual for it.
+    let layout = if channels == first.channels() && !stated.ends_with("channels") {
+        stated
     } else {
-        match channels {
-            1 => "mono".to_owned(),
-            2 => "stereo".to_owned(),
-            6 => "5.1".to_owned(),
-            8 => "7.1".to_owned(),
-            n => format!("{n}C"),
-        }
+        usual_layout(channels)
     };
     // Lossy sources decode to float; 24 bit keeps more than the ear hears.
     let depth = depth.filter(|d| *d > 0).unwrap_or(24);
@@ -234,6 +230,22 @@ fn settings(
         (None, _) => first.rate(),
     };
     Ok(AudioEncoderSettings { codec, rate, layout, bit_rate, source_depth: Some(depth) })
+}
+
+/// The layout of a count of channels where nothing says another, as WAV and libav take it.
+fn usual_layout(channels: u16) -> String {
+    match channels {
+        1 => "mono",
+        2 => "stereo",
+        3 => "3.0",
+        4 => "4.0",
+        5 => "5.0",
+        6 => "5.1",
+        7 => "6.1",
+        8 => "7.1",
+        n => return format!("{n} channels"),
+    }
+    .to_owned()
 }
 
 /// Samples from the timeline's zero to a timestamp, rounded once.

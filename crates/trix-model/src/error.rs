@@ -93,7 +93,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        if !self.object.is_empty() {
+        if !self.object.is_empty() && !self.message.contains(&self.object) {
             write!(f, " ({})", self.object)?;
         }
         Ok(())

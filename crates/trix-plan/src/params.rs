@@ -82,6 +82,8 @@ pub enum ParamError {
         variant: VideoVariant,
         /// The key that was given.
         key: String,
+        /// The value that was given.
+        value: String,
         /// The known key that looks most like it.
         nearest: Option<String>,
     },
@@ -315,7 +317,12 @@ fn one(
             reason: owned.reason.into(),
         });
     }
-    Err(ParamError::Unknown { variant, key: key.into(), nearest: nearest(variant, &wanted) })
+    Err(ParamError::Unknown {
+        variant,
+        key: key.into(),
+        value: value.into(),
+        nearest: nearest(variant, &wanted),
+    })
 }
 
 fn one_of(

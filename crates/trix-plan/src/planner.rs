@@ -296,10 +296,18 @@ pub(crate) fn film<'a>(
     let Some(zero) = index.pts.first().copied() else {
         return Err(PlanError::NoFrames { object, stream: number });
     };
-    let Some(duration) = index.end.checked_sub(zero) else {
+    let Some(stated) = index.end.checked_sub(zero) else {
         return Err(PlanError::Intake { object, problem: "times beyond 64 bits" });
     };
     let rate = FrameRate::of(index, video);
+    // At a constant rate the last frame is as long as the others, whatever its packet says: some
+    // multiplexers give all packets one tick.
+    let duration = match rate.rate.inverse() {
+        Some(tick) if rate.constant => {
+            rescale(index.pts.len() as i64, tick, index.time_base, Rounding::Nearest)
+        }
+        _ => stated,
+    };
     Ok(Some(Film { stream, video, rate, zero, duration, time_base: index.time_base }))
 }
 

@@ -816,10 +816,10 @@ impl Check<'_> {
             ParamError::Value { key: k, value, allowed, .. } => {
                 self.refuse(&key(k), shown(value), &format!("allowed is {allowed}"));
             }
-            ParamError::Unknown { key: k, variant, .. } => {
+            ParamError::Unknown { key: k, value, variant, .. } => {
                 let names: Vec<_> = params::table(*variant).iter().map(|p| p.name).collect();
                 let allowed = format!("{e}; it knows {}", names.join(", "));
-                self.refuse(&format!("{at}params.{k}"), "set", &allowed);
+                self.refuse(&format!("{at}params.{k}"), shown(value), &allowed);
             }
             ParamError::Owned { key: k, value, .. } => {
                 self.refuse(&format!("{at}params.{k}"), shown(value), &e.to_string());

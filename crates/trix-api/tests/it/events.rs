@@ -6,7 +6,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
-use trix_api::{CLOSE_BAD_MESSAGE, CLOSE_SIGNED_OUT};
+use trix_api::{CLOSE_BAD_MESSAGE, CLOSE_SIGNED_OUT, CLOSE_SLOW};
 
 use crate::harness::{As, Service, until};
 
@@ -299,5 +299,41 @@ async fn pages_of_events_follow_each_other_and_wait_for_the_first() {
         emit(&service, 30, 31).await;
     });
     assert_eq!(page["items"][0]["data"]["n"], 30, "{page}");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_closed_and_resumes_without_loss() {
+    let service = Service::start().await;
+    let admin = service.admin().await;
+    let mut socket = Socket::open(&service, &admin, &[]).await.unwrap();
+    let mut seq = socket.resume(None).await;
+    let start = seq;
+    // More than the buffers of both ends of the connection hold.
+    let big = "x".repeat(64 * 1024);
+    for n in 0..500 {
+        service.db.emit("test.event", None, &json!({ "n": n, "big": big })).await.unwrap();
+    }
+    let last = head(&service, &admin, start, 500).await;
+    // Longer than the server waits for a client that takes nothing.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    let code = loop {
+        match socket.next().await {
+            Ok(message) if message["type"] == "events" => {
+                for event in message["items"].as_array().unwrap() {
+                    seq += 1;
+                    assert_eq!(event["seq"], seq);
+                }
+            }
+            Ok(_) => {}
+            Err(code) => break code,
+        }
+    };
+    assert!(seq < last, "the buffers held everything");
+    // Without room for a close frame the connection just ends.
+    assert!([CLOSE_SLOW, 1006].contains(&code), "{code}");
+    let mut socket = Socket::open(&service, &admin, &[]).await.unwrap();
+    socket.resume(Some(seq)).await;
+    socket.read_to(seq, last).await;
     service.stop().await;
 }

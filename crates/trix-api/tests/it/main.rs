@@ -5,6 +5,8 @@ mod document;
 mod events;
 mod files;
 mod harness;
+#[cfg(feature = "ui")]
+mod interface;
 mod jobs;
 mod outage;
 mod shares;

@@ -34,6 +34,7 @@ pub enum Command {
 /// `trix encode`
 #[derive(Debug, Args)]
 pub struct Encode {
+    /// Source and settings.
     #[command(flatten)]
     pub what: What,
     /// Folder for the results of a profile.
@@ -104,6 +105,7 @@ pub struct Probe {
 /// `trix plan`
 #[derive(Debug, Args)]
 pub struct Plan {
+    /// Source and settings.
     #[command(flatten)]
     pub what: What,
     /// Container of a single file: mp4, mov or mkv.

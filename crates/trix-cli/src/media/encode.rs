@@ -28,7 +28,7 @@ pub fn run(arguments: &args::Encode) -> anyhow::Result<()> {
     let cache = open_cache(arguments.cache.as_deref())?;
     let stop = stop_on_signal()?;
     let place = Place::of(arguments)?;
-    place.check(arguments.force)?;
+    place.check(&arguments.what.source, arguments.force)?;
     let reporter = Reporter::new(arguments.progress);
     let title = title(&arguments.what.source);
     let run = Run {
@@ -104,7 +104,11 @@ pub fn profile(what: &What, output: Option<&Path>) -> anyhow::Result<Profile> {
                 .with_context(|| format!("reading the profile {name}"))?,
             None => {
                 let shipped: Vec<_> = Profile::shipped().iter().map(|(n, _)| *n).collect();
-                bail!("{name:?} is neither a file nor a shipped profile ({})", shipped.join(", "));
+                let message = format!(
+                    "{name:?} is neither a file nor a shipped profile ({})",
+                    shipped.join(", ")
+                );
+                return Err(Failure::request("no_profile", message).into());
             }
         };
         return Profile::parse(&text)
@@ -138,7 +142,10 @@ pub fn container_of(path: &Path) -> anyhow::Result<Container> {
         Some("mp4" | "m4v") => Ok(Container::Mp4),
         Some("mov") => Ok(Container::Mov),
         Some("mkv") => Ok(Container::Mkv),
-        _ => bail!("{}: the ending says the container; allowed: .mp4, .mov, .mkv", path.display()),
+        _ => {
+            let message = "the output's ending says the container; allowed: .mp4, .mov, .mkv";
+            Err(Failure::request("bad_name", message).about(path.display()).into())
+        }
     }
 }
 
@@ -167,16 +174,23 @@ impl<'a> Place<'a> {
     }
 
     /// Fails before any work is done for a result that could not be delivered.
-    fn check(&self, force: bool) -> anyhow::Result<()> {
+    fn check(&self, source: &Path, force: bool) -> anyhow::Result<()> {
         match self {
+            Place::File(path) if same_file(path, source) => {
+                let message = "the output is the source, which is never replaced";
+                Err(Failure::request("output_is_source", message).about(path.display()).into())
+            }
             Place::File(path) if path.exists() && !force => {
                 let message = "the output exists; --force replaces it";
                 Err(Failure::request("output_exists", message).about(path.display()).into())
             }
             Place::File(path) => {
                 let folder = parent(path);
-                anyhow::ensure!(folder.is_dir(), "{} is no folder", folder.display());
-                Ok(())
+                if folder.is_dir() {
+                    return Ok(());
+                }
+                let message = "the output's folder does not exist";
+                Err(Failure::request("no_folder", message).about(folder.display()).into())
             }
             Place::Folder(folder) => std::fs::create_dir_all(folder)
                 .with_context(|| format!("making the folder {}", folder.display())),
@@ -196,6 +210,12 @@ impl<'a> Place<'a> {
                 Place::File(path) => path.to_path_buf(),
                 Place::Folder(folder) => folder.join(result.name.as_str()),
             };
+            if same_file(&path, run.source) {
+                let message = "a result has the source's name, which is never replaced";
+                return Err(Failure::request("output_is_source", message)
+                    .about(path.display())
+                    .into());
+            }
             let size = deliver_one(run, result, &path, force)
                 .with_context(|| format!("writing {}", path.display()))?;
             files.push((path, size));
@@ -230,6 +250,15 @@ fn deliver_one(
     }
     File::open(&folder)?.sync_all()?;
     Ok(size)
+}
+
+/// Whether two names lead to one file, also by links.
+fn same_file(a: &Path, b: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (std::fs::metadata(a), std::fs::metadata(b)) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    }
 }
 
 fn parent(path: &Path) -> PathBuf {

@@ -140,6 +140,8 @@ const H264: &str = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p";
 macro_rules! sources {
     ($($test:ident: $($field:ident: $value:expr),+;)+) => {
         $(#[test]
+        // A test may well say all of its fields.
+        #[allow(clippy::needless_update)]
         fn $test() {
             follow(Source { $($field: $value,)+ ..Source::default() });
         })+

@@ -1,6 +1,5 @@
 //! A place of one's own for each test, runs of the real binary, and the judges.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -160,7 +159,7 @@ impl Running {
 
     /// Reads until an event is as wanted; false at the end of the run.
     pub fn until(&mut self, mut wanted: impl FnMut(&Value) -> bool) -> bool {
-        while let Some(line) = self.lines.next() {
+        for line in self.lines.by_ref() {
             let line = line.unwrap();
             let event: Value = serde_json::from_str(&line)
                 .unwrap_or_else(|e| panic!("{e}: standard output holds {line:?}"));
@@ -351,9 +350,4 @@ pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     }
     found.sort();
     found
-}
-
-/// Whether a name looks like something half-written.
-pub fn is_part(path: &Path) -> bool {
-    path.extension() == Some(OsStr::new("part"))
 }
