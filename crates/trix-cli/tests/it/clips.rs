@@ -50,9 +50,27 @@ fn seconds(path: &Path) -> f64 {
     line.and_then(|v| v.trim_matches('"').parse().ok()).unwrap_or(0.0)
 }
 
+/// Intake and plan of a film that is too long to be encoded in a test.
+fn inspected(place: &Place, path: &Path) -> Outcome {
+    let mut command = crate::support::media();
+    command.env("XDG_CACHE_HOME", place.path("xdg")).arg("plan").arg(path);
+    let output = command.output().unwrap();
+    if output.status.success() {
+        return Outcome::TooLong;
+    }
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let line = stderr.trim_end().strip_prefix(&format!("trix: {}: ", path.display()));
+    let (message, code) = line.and_then(|l| l.rsplit_once(" [")).expect("a typed refusal");
+    Outcome::Refused {
+        code: code.trim_end_matches(']').to_owned(),
+        class: "deterministic".to_owned(),
+        message: message.to_owned(),
+    }
+}
+
 fn outcome(place: &Place, path: &Path) -> Outcome {
     if seconds(path) > LONGEST_SECONDS {
-        return Outcome::TooLong;
+        return inspected(place, path);
     }
     let output = format!("{}.mkv", name(path));
     let arguments =
@@ -151,14 +169,12 @@ fn every_odd_shape_is_encoded_to_the_frame_or_refused_as_the_docs_say() {
     );
 }
 
-/// A message without what differs from machine to machine: the folder of the clips.
+/// A message without its operation, which names the folder of the clips on this machine.
 fn cell(message: &str) -> String {
-    let words: Vec<String> = message
-        .split(' ')
-        .map(|word| match word.rsplit_once('/') {
-            Some((before, name)) if before.starts_with("local:") => name.to_owned(),
-            _ => word.to_owned(),
-        })
-        .collect();
-    words.join(" ").replace('|', "\\|")
+    let reason = match message.split_once(": ") {
+        Some((operation, reason)) if operation.starts_with("planning local:") => reason,
+        _ => message,
+    };
+    let reason = reason.split_once(" (").filter(|r| r.1.contains('.')).map_or(reason, |r| r.0);
+    reason.replace('|', "\\|")
 }
