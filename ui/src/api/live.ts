@@ -30,9 +30,11 @@ export interface JobProgress {
 }
 
 /** A server that has said nothing for so long is asked whether it lives. */
-const QUIET = 1_500;
-/** The longest wait for that answer: QUIET + KNOCK is below the 5 s that people wait for the banner. */
-const KNOCK = 2_500;
+const QUIET = 1_200;
+/** The longest wait for that answer: with QUIET and a beat of the pulse well below the 5 s that people wait for the banner. */
+const KNOCK = 2_200;
+/** How often is looked whether the server is quiet. */
+const PULSE = 300;
 /** Waits between two attempts to connect. */
 const BACKOFF = [300, 700, 1_500, 2_500];
 /** Two reads of the same list are at least so far apart. */
@@ -136,7 +138,7 @@ export class Live {
   start(): void {
     if (this.pulse) return;
     this.connect();
-    this.pulse = setInterval(() => this.listen(), 500);
+    this.pulse = setInterval(() => this.listen(), PULSE);
     const wake = () => this.wake();
     window.addEventListener("online", wake);
     window.addEventListener("offline", wake);

@@ -1,8 +1,8 @@
 // A whole service of its own for the browser tests: a PostgreSQL server that can be stopped
 // and started, shares in a folder below /var/tmp, and `trix up` on a free port.
 
-import { type ChildProcess, execFile, spawn } from "node:child_process";
-import { createWriteStream } from "node:fs";
+import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
+import { createWriteStream, rmSync } from "node:fs";
 import { chmod, chown, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
@@ -112,6 +112,15 @@ class Database {
     await this.call("pg_ctl", "-D", this.data, "-w", "-m", "fast", "stop");
   }
 
+  /** For when this process ends: no time to wait for a promise. */
+  abandon(): void {
+    execFileSync(join(this.bin, "pg_ctl"), ["-D", this.data, "-m", "immediate", "stop"], {
+      ...this.ids,
+      cwd: "/",
+      stdio: "ignore",
+    });
+  }
+
   async ask(sql: string): Promise<string> {
     const out = await this.call(
       "psql",
@@ -149,6 +158,10 @@ export class Service {
     const database = await Database.make(join(folder, "pg"));
     const service = new Service(folder, database, await freePort(), program);
     await writeFile(join(folder, "trix.toml"), service.config());
+    // Whoever interrupts the tests leaves no server behind.
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+      process.once(signal, () => service.abandon());
+    }
     return service;
   }
 
@@ -193,6 +206,10 @@ export class Service {
       },
       90_000,
     );
+    const page = await fetch(`http://127.0.0.1:${this.port}/interface/`);
+    if ((await page.text()).includes("built without its UI")) {
+      throw new Error("the program under test was built without the feature ui");
+    }
   }
 
   /** Ends the process that was started here, and nothing else. */
@@ -209,6 +226,16 @@ export class Service {
 
   signal(signal: "SIGSTOP" | "SIGCONT"): void {
     this.child?.kill(signal);
+  }
+
+  private abandon(): never {
+    this.child?.kill("SIGKILL");
+    try {
+      this.database.abandon();
+      rmSync(this.folder, { recursive: true, force: true });
+    } finally {
+      process.exit(1);
+    }
   }
 
   async remove(): Promise<void> {

@@ -158,8 +158,8 @@ describe("the live connection", () => {
   it("finds out within 5 s that a server is gone that did not say goodbye", async () => {
     socket().say(hello);
     readyz = () =>
-      new Promise((_, fail) => setTimeout(() => fail(new DOMException("", "TimeoutError")), 2500));
-    await vi.advanceTimersByTimeAsync(5000);
+      new Promise((_, fail) => setTimeout(() => fail(new DOMException("", "TimeoutError")), 2200));
+    await vi.advanceTimersByTimeAsync(4000);
     expect(state()).toBe("disconnected");
   });
 
