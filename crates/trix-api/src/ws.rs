@@ -121,6 +121,8 @@ const MESSAGE_LIMIT: usize = 16 * 1024;
 const WATCHED: usize = 100;
 /// Events of one message when old ones are replayed.
 const REPLAY_PAGE: u32 = 500;
+/// A message of events is sent once its events are longer than this.
+const MESSAGE_BYTES: usize = 256 * 1024;
 /// A client that takes no message for so long is closed.
 const SEND: Duration = Duration::from_secs(10);
 /// Pause between two pings; a client that is silent for three of them is gone.
@@ -362,9 +364,23 @@ impl Socket {
         }
     }
 
+    /// Sends events in messages that no client finds too long.
     async fn events(&mut self, items: Vec<Event>) -> Result<(), End> {
-        self.sent = items.last().map(|e| e.seq).or(self.sent);
-        self.say(&ServerMessage::Events { items }).await
+        let mut part = Vec::new();
+        let mut bytes = 0;
+        for event in items {
+            bytes += event.data.to_string().len();
+            self.sent = Some(event.seq);
+            part.push(event);
+            if bytes > MESSAGE_BYTES {
+                bytes = 0;
+                self.say(&ServerMessage::Events { items: std::mem::take(&mut part) }).await?;
+            }
+        }
+        if part.is_empty() {
+            return Ok(());
+        }
+        self.say(&ServerMessage::Events { items: part }).await
     }
 
     async fn say_health(&mut self) -> Result<(), End> {
