@@ -138,15 +138,13 @@ async fn a_title_with_two_languages_and_a_sidecar_goes_all_the_way() {
             assert_eq!(now.get(&name), Some(&sum), "{name} on {share} stays");
         }
     }
-    // It is a version of its own, of the same bytes.
+    // Equal files are the version that stands already: none is made beside it.
     for role in ["archive", "output", "preview"] {
-        let (one, two) = (first.publication(role), second.publication(role));
-        assert_eq!((&two["version"], &two["current"]), (&json!(2), &json!(true)), "{role}");
-        let bytes = |p: &Value| -> Vec<(Value, Value)> {
-            let files = p["files"].as_array().unwrap();
-            files.iter().map(|f| (f["name"].clone(), f["sha256"].clone())).collect()
-        };
-        assert_eq!(bytes(one), bytes(two), "{role}");
+        let p = second.publication(role);
+        assert_eq!((&p["version"], &p["current"]), (&json!(1), &json!(true)), "{role}");
+    }
+    for share in shares {
+        assert_eq!(site.visible(share), manifest_of(share), "on {share}");
     }
     site.no_debris().await;
 }

@@ -45,7 +45,7 @@ async fn bad_deliveries_fail_in_words_and_leave_nothing() {
         ("incoming:../secret", 400),
         ("incoming:/etc/passwd", 400),
         ("incoming:a/../../secret", 400),
-        ("incoming:link.mov", 422),
+        ("incoming:link.mov", 400),
         ("nowhere:Wrong.mov", 404),
     ] {
         let body = json!({ "source": path, "profile": "small" });
