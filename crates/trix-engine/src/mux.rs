@@ -139,21 +139,8 @@ impl<'a> Track<'a> {
 
 /// BLAKE3 of the finished file: fast start moves its parts, so it is read once more.
 fn digest(mut file: std::fs::File, name: &str) -> Result<Written, Failure> {
-    use std::io::{Read, Seek, SeekFrom};
-    let mut read = || -> std::io::Result<Written> {
-        file.seek(SeekFrom::Start(0))?;
-        let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; 1 << 20];
-        let mut size = 0;
-        loop {
-            let n = file.read(&mut buffer)?;
-            if n == 0 {
-                let digest = trix_model::Digest(*hasher.finalize().as_bytes());
-                return Ok(Written { digest, size });
-            }
-            hasher.update(&buffer[..n]);
-            size += n as u64;
-        }
-    };
-    read().map_err(|e| write_failure(name, &e))
+    use std::io::{Seek, SeekFrom};
+    file.seek(SeekFrom::Start(0)).map_err(|e| write_failure(name, &e))?;
+    let (digest, size) = trix_storage::blake3_of(&mut file, name)?;
+    Ok(Written { digest, size })
 }
