@@ -65,6 +65,9 @@ pub trait WorkerStore: Send + Sync + 'static {
         attempt: AttemptId,
         message: String,
     ) -> StoreFuture<'_, ()>;
+
+    /// The version that the attempt retracts is out of sight. Repeating it is harmless.
+    fn retracted(&self, me: Credentials, attempt: AttemptId) -> StoreFuture<'_, ()>;
 }
 
 /// Who a worker is.
@@ -429,6 +432,12 @@ impl WorkerStore for Db {
         Box::pin(async move {
             let more = json!({ "message": message });
             self.exec(&sql::CONFLICT, &OfAttempt { me: &me, attempt, more }).await
+        })
+    }
+
+    fn retracted(&self, me: Credentials, attempt: AttemptId) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            self.exec(&sql::RETRACTED, &OfAttempt { me: &me, attempt, more: json!({}) }).await
         })
     }
 }

@@ -61,7 +61,17 @@ async fn once(leader: &Leader, pass: u64) -> Result<bool, DbError> {
         }
     }
     step("finishing cancelled jobs", leader.finish_cancels().await)?;
+    step("tending the queue", leader.tend().await)?;
+    step("reserving workers for large tasks", leader.reserve().await)?;
+    let judged = step("judging nodes", leader.judge_nodes().await)?.unwrap_or_default();
+    for node in judged.cordoned {
+        tracing::warn!(node, "fails where others do not: it gets no more work");
+    }
+    for kind in judged.held {
+        tracing::error!(kind, "fails on more nodes than can be ill: its tasks are stopped");
+    }
     if pass.is_multiple_of(SURVEY_EVERY) {
+        step("raising what waited long", leader.age().await)?;
         step("resolving cache hits", leader.cache_hits().await)?;
         step("saying why tasks wait", leader.block_reasons().await)?;
         let repaired = step("repairing readiness", leader.repair().await)?.unwrap_or_default();

@@ -40,7 +40,7 @@ pub fn run_task(
         TaskSpec::Stills(t) => stills::run(t, wanted, io, control),
         TaskSpec::Mux(t) => mux::run(t, wanted, io, control),
         TaskSpec::Verify(t) => verify::run(t, wanted, io, control),
-        TaskSpec::Copy(_) | TaskSpec::Publish(_) => {
+        TaskSpec::Copy(_) | TaskSpec::Publish(_) | TaskSpec::Retract(_) => {
             Err(Failure::bug(format!("a {} task was given to the engine", spec.kind())))
         }
     }

@@ -124,6 +124,9 @@ fn run(context: &Context, claim: &Claim, me: &Credentials, stop: &Stop) -> (Outc
         TaskSpec::Publish(task) => {
             (plain(publish::publish(context, claim, task, me, stop, &told)), Usage::default())
         }
+        TaskSpec::Retract(task) => {
+            (plain(publish::retract(context, claim, task, me, stop)), Usage::default())
+        }
         _ => in_slot(context, claim, stop),
     }
 }
