@@ -183,15 +183,6 @@ create function suspicion(failure jsonb) returns text language sql immutable par
     end
 $$;
 
--- Writes the audit trail from inside of a change, so that neither is without the other.
--- Callers that give no such key write it themselves.
-create function audit_within(a jsonb) returns void language plpgsql as $$
-begin
-    if jsonb_typeof(a->'audit') = 'object' then
-        perform audit_v1(a->'audit');
-    end if;
-end $$;
-
 -- The one place where a task changes its state. more goes into the event.
 create or replace function move_task(id bigint, event text, more jsonb default '{}') returns task
 language plpgsql as $$

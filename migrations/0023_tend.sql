@@ -220,7 +220,7 @@ begin
         group by r.kind having count(distinct r.task_id) >= 3
         order by count(*) desc, r.kind limit 1;
         if found then
-            perform hold_v1(jsonb_build_object('scope', 'kind', 'name', worst.kind, 'by', 'leader',
+            perform set_hold(jsonb_build_object('scope', 'kind', 'name', worst.kind, 'by', 'leader',
                 'reason', format('%s attempts failed on %s nodes within %s s', worst.suspect,
                     closed + bad, (l.up_ms - since) / 1000)));
             perform emit('alarm', null, null, jsonb_build_object('code', 'systemic_failure',

@@ -35,6 +35,5 @@ begin
         'leader_epoch', l.epoch, 'attempts', orphans));
     -- The next number begins a partition of its own.
     update event_head set head = head + leap, partitioned_to = head + leap + 1;
-    perform audit_within(a);
     return to_jsonb(fresh);
 end $$;

@@ -5,7 +5,7 @@
 
 alter table publication add column retract_job bigint references job;
 
-create function retract_v1(a jsonb) returns jsonb language plpgsql as $$
+create function retract(a jsonb) returns jsonb language plpgsql as $$
 declare
     p publication;
     old job;
@@ -45,9 +45,11 @@ begin
     -- There is nothing to plan.
     update job set planned = true where id = j.id;
     perform move_job(j.id, 'planned');
-    perform audit_within(a);
     return jsonb_build_object('job', j.id, 'created', true);
 end $$;
+
+create function retract_v1(a jsonb) returns jsonb language sql as
+    $$ select audited('retract', 'publication', a->>'publication', a) $$;
 
 -- The folder is out of sight. Repeating it is harmless.
 create function retracted_v1(a jsonb) returns jsonb language plpgsql as $$

@@ -1,7 +1,7 @@
 //! The operator's verbs beyond those about one job.
 //!
-//! Each may be repeated, and writes the given row of the audit trail in its own
-//! transaction, so that neither is without the other.
+//! Each may be repeated. Called on a handle of [`Db::audited`] it writes its row of the
+//! audit trail in its own transaction.
 
 use std::time::Duration;
 
@@ -12,7 +12,6 @@ use trix_model::JobId;
 use trix_model::state::NodeState;
 use uuid::Uuid;
 
-use crate::access::AuditEntry;
 use crate::error::DbError;
 use crate::handle::{Db, run};
 use crate::sql;
@@ -69,19 +68,15 @@ pub struct Retraction {
 
 impl Db {
     /// Stops the handing out of `scope`. A stop that stands keeps its reason.
-    pub async fn hold(
-        &self,
-        scope: &Scope,
-        reason: &str,
-        audit: Option<&AuditEntry>,
-    ) -> Result<(), DbError> {
-        let args = with_audit(json!(scope), json!({ "reason": reason }), audit);
+    pub async fn hold(&self, scope: &Scope, reason: &str) -> Result<(), DbError> {
+        let mut args = json!(scope);
+        args["reason"] = json!(reason);
         self.exec(&sql::HOLD, &args).await
     }
 
     /// Undoes [`Db::hold`]. False when nothing was stopped.
-    pub async fn lift(&self, scope: &Scope, audit: Option<&AuditEntry>) -> Result<bool, DbError> {
-        self.one(&sql::LIFT, &with_audit(json!(scope), json!({}), audit)).await
+    pub async fn lift(&self, scope: &Scope) -> Result<bool, DbError> {
+        self.one(&sql::LIFT, &json!(scope)).await
     }
 
     /// What is stopped, oldest first.
@@ -90,43 +85,25 @@ impl Db {
     }
 
     /// Hands no more work to a node; what runs there goes on and its worker stays.
-    pub async fn cordon(
-        &self,
-        node: &str,
-        reason: &str,
-        audit: Option<&AuditEntry>,
-    ) -> Result<NodeState, DbError> {
-        let args = with_audit(json!({ "node": node }), json!({ "reason": reason }), audit);
+    pub async fn cordon(&self, node: &str, reason: &str) -> Result<NodeState, DbError> {
+        let args = json!({ "node": node, "reason": reason });
         self.one(&sql::CORDON, &args).await
     }
 
     /// Undoes a cordon, also one of the leader.
-    pub async fn uncordon(
-        &self,
-        node: &str,
-        audit: Option<&AuditEntry>,
-    ) -> Result<NodeState, DbError> {
-        self.one(&sql::UNCORDON, &with_audit(json!({ "node": node }), json!({}), audit)).await
+    pub async fn uncordon(&self, node: &str) -> Result<NodeState, DbError> {
+        self.one(&sql::UNCORDON, &json!({ "node": node })).await
     }
 
     /// Hands no more work to a node; its worker ends what runs and leaves.
-    pub async fn drain_node(
-        &self,
-        node: &str,
-        reason: &str,
-        audit: Option<&AuditEntry>,
-    ) -> Result<NodeState, DbError> {
-        let args = with_audit(json!({ "node": node }), json!({ "reason": reason }), audit);
+    pub async fn drain_node(&self, node: &str, reason: &str) -> Result<NodeState, DbError> {
+        let args = json!({ "node": node, "reason": reason });
         self.one(&sql::DRAIN_NODE, &args).await
     }
 
     /// Undoes [`Db::drain_node`], and [`Db::drain`] for a worker that has not left yet.
-    pub async fn undrain_node(
-        &self,
-        node: &str,
-        audit: Option<&AuditEntry>,
-    ) -> Result<NodeState, DbError> {
-        self.one(&sql::UNDRAIN_NODE, &with_audit(json!({ "node": node }), json!({}), audit)).await
+    pub async fn undrain_node(&self, node: &str) -> Result<NodeState, DbError> {
+        self.one(&sql::UNDRAIN_NODE, &json!({ "node": node })).await
     }
 
     /// Limits how many attempts read a share, and write to it, at once; `None` for no limit.
@@ -135,10 +112,9 @@ impl Db {
         share: &str,
         read: Option<u32>,
         write: Option<u32>,
-        audit: Option<&AuditEntry>,
     ) -> Result<(), DbError> {
-        let limits = json!({ "read": read, "write": write });
-        self.exec(&sql::SET_SLOTS, &with_audit(json!({ "share": share }), limits, audit)).await
+        let args = json!({ "share": share, "read": read, "write": write });
+        self.exec(&sql::SET_SLOTS, &args).await
     }
 
     /// The limits of shares, and how much of them is taken.
@@ -153,56 +129,34 @@ impl Db {
         node: &str,
         caps: &[&str],
         gpu: u32,
-        audit: Option<&AuditEntry>,
     ) -> Result<(), DbError> {
-        let traits = json!({ "caps": caps, "gpu": gpu });
-        self.exec(&sql::SET_TRAITS, &with_audit(json!({ "node": node }), traits, audit)).await
+        let args = json!({ "node": node, "caps": caps, "gpu": gpu });
+        self.exec(&sql::SET_TRAITS, &args).await
     }
 
     /// Sets a principal's share of the fleet, 1 to 10000; 100 is usual. It counts for
     /// what is planned from now on.
-    pub async fn set_weight(
-        &self,
-        principal: i64,
-        weight: u32,
-        audit: Option<&AuditEntry>,
-    ) -> Result<(), DbError> {
-        let args = json!({ "principal": principal });
-        self.exec(&sql::SET_WEIGHT, &with_audit(args, json!({ "weight": weight }), audit)).await
+    pub async fn set_weight(&self, principal: i64, weight: u32) -> Result<(), DbError> {
+        let args = json!({ "principal": principal, "weight": weight });
+        self.exec(&sql::SET_WEIGHT, &args).await
     }
 
     /// Takes a publication back: a job moves its files out of sight. The same
     /// publication gives the same job, unless that failed.
-    pub async fn retract(
-        &self,
-        publication: i64,
-        principal: i64,
-        audit: Option<&AuditEntry>,
-    ) -> Result<Retraction, DbError> {
-        let args = json!({ "publication": publication });
-        self.one(&sql::RETRACT, &with_audit(args, json!({ "principal": principal }), audit)).await
+    pub async fn retract(&self, publication: i64, principal: i64) -> Result<Retraction, DbError> {
+        let args = json!({ "publication": publication, "principal": principal });
+        self.one(&sql::RETRACT, &args).await
     }
 
     /// Makes a database that was restored from a backup, or a replica that lagged,
     /// another cluster whose numbers go on beyond all that were given. Call it before
     /// any service connects. Gives the new incarnation.
-    pub async fn adopt(&self, audit: Option<&AuditEntry>) -> Result<Uuid, DbError> {
+    pub async fn adopt(&self) -> Result<Uuid, DbError> {
         let operation = sql::ADOPT.operation;
         // Every task is written to: that takes as long as it takes.
         let mut c = self.bare(operation, Some(Duration::ZERO)).await?;
-        let rows = run(&mut c, &sql::ADOPT, &with_audit(json!({}), json!({}), audit)).await?;
+        let rows = run(&mut c, &sql::ADOPT, &json!({})).await?;
         let row = rows.into_iter().next().unwrap_or_default();
         serde_json::from_value(row).map_err(|source| DbError::Decode { operation, source })
     }
-}
-
-/// One argument of the parts of a call; `audit` is left out when there is none.
-fn with_audit(mut args: Value, more: Value, audit: Option<&AuditEntry>) -> Value {
-    if let (Value::Object(args), Value::Object(more)) = (&mut args, more) {
-        args.extend(more);
-        if let Some(entry) = audit {
-            args.insert("audit".into(), json!(entry));
-        }
-    }
-    args
 }

@@ -1,14 +1,19 @@
 //! The protocol against a real PostgreSQL.
 
+mod audit;
 mod claims;
 mod cluster;
 mod events;
 mod fence;
+mod hints;
 mod jobs;
+mod large;
 mod life;
+mod lookups;
 mod outage;
 mod pairs;
 mod publish;
+mod queue;
 mod retry;
 mod schema;
 mod support;
