@@ -183,6 +183,17 @@ create function suspicion(failure jsonb) returns text language sql immutable par
     end
 $$;
 
+-- What follows when attempts of tasks are over, whichever way: their slots are free, and
+-- their nodes have a record. Those of lost workers say nothing about what they ran.
+create function attempts_over(ids bigint[], up bigint) returns void language plpgsql as $$
+begin
+    update share_slot set task_id = null, epoch = null where task_id = any(ids);
+    insert into node_record (node_id, up_ms, task_id, kind, suspicion)
+    select a.node_id, up, t.id, t.kind, suspicion(a.failure)
+    from task t join attempt a on a.task_id = t.id and a.epoch = t.epoch
+    where t.id = any(ids) and a.state <> 'lost';
+end $$;
+
 -- The one place where a task changes its state. more goes into the event.
 create or replace function move_task(id bigint, event text, more jsonb default '{}') returns task
 language plpgsql as $$
@@ -204,29 +215,26 @@ begin
         block_reason = null
     where task.id = move_task.id returning * into t;
     if old = 'running' then
-        -- Whichever way the attempt ended: its slots are free, and its node has a record.
-        update share_slot set task_id = null, epoch = null where task_id = t.id;
-        insert into node_record (node_id, up_ms, task_id, kind, suspicion)
-        select a.node_id, up, t.id, t.kind, suspicion(a.failure)
-        from attempt a where a.task_id = t.id and a.epoch = t.epoch and a.state <> 'lost';
+        perform attempts_over(array[t.id], up);
     end if;
     perform emit('task.state', t.job_id, t.id, jsonb_build_object('name', t.name,
         'kind', t.kind, 'from', old, 'to', t.state, 'epoch', t.epoch) || more);
     return t;
 end $$;
 
--- The same for many that do not run, as a plan of thousands of tasks needs it.
+-- The same for many at once: all are moved, or none is.
 create or replace function move_tasks(ids bigint[], event text, more jsonb default '{}') returns void
 language plpgsql as $$
-declare bad task; up bigint;
+declare bad task; up bigint; ran bigint[];
 begin
     perform 1 from task where id = any(ids) order by id for no key update;
-    select * into bad from task where id = any(ids)
-        and (task_after(state, event) is null or state = 'running') order by id limit 1;
+    select * into bad from task where id = any(ids) and task_after(state, event) is null
+        order by id limit 1;
     if found then
         perform illegal('task', bad.id, bad.state, event);
     end if;
     select up_ms into up from leader;
+    ran := array(select id from task where id = any(ids) and state = 'running');
     with old as materialized (
         select id, state, task_after(state, event) as becomes from task where id = any(ids)
     ), moved as (
@@ -243,6 +251,7 @@ begin
     select m.job_id, m.id, 'task.state', jsonb_build_object('name', m.name, 'kind', m.kind,
         'from', m.was, 'to', m.state, 'epoch', m.epoch) || more
     from moved m order by m.id;
+    if cardinality(ran) > 0 then perform attempts_over(ran, up); end if;
 end $$;
 
 -- Gives a running task back, or ends it with its job. The attempt is ended by the caller.

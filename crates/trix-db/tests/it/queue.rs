@@ -34,11 +34,12 @@ async fn order(a: &Fake, n: usize) -> Vec<JobId> {
 
 /// 100,000 ready tasks of one job in 40 shapes, of which half fit an ordinary worker.
 const FILL: &str = "
-    with j as (select id, engine from job order by id limit 1), filled as (
+    with j as (select job.id, job.engine, task.spec from job join task on task.job_id = job.id
+        order by job.id limit 1), filled as (
         insert into task (job_id, name, plan, kind, spec, engine, state, band, rank, need_mcpu,
             need_ram, need_scratch, need_shares, est_ms)
         select j.id, 'filled/' || i, 0,
-            case i % 2 when 0 then 'encode_chunk' else 'encode_audio' end, '{}', j.engine, 'ready',
+            case i % 2 when 0 then 'encode_chunk' else 'encode_audio' end, j.spec, j.engine, 'ready',
             (i * 7) % 10, (i * 7919) % 100003, case i % 4 when 3 then 64000 else 1000 end,
             (1 << 20) * (1 + i % 5), 1 << 20,
             case i % 3 when 0 then array['in'] when 1 then array['in', 'out'] else array['far'] end,
