@@ -50,17 +50,26 @@ create function rank_base(j job) returns bigint language sql stable as $$
             and o.state not in ('succeeded', 'failed', 'cancelled')), 0))
 $$;
 
--- The tasks of a plan with their shapes.
+-- The tasks of a plan with their shapes. Thousands of tasks need alike, so each shape is made
+-- once, and materialized: a composite that is not is made anew for each of its columns.
 create function with_shapes(j bigint, tasks jsonb)
 returns table (n bigint, x jsonb, shares text[], caps text[], s shape) language sql stable as $$
-    select e.n, e.x, l.shares, l.caps,
-        shape_of(e.x->>'kind', job.engine, l.caps, l.shares, e.x#>>'{spec,source,location}',
-            (e.x#>>'{cost,mcpu}')::bigint, coalesce((e.x#>>'{cost,gpu}')::bigint, 0),
-            (e.x#>>'{cost,ram}')::bigint, (e.x#>>'{cost,scratch}')::bigint)
-    from job, jsonb_array_elements(tasks) with ordinality e(x, n), lateral (
-        select array(select jsonb_array_elements_text(e.x->'shares')) as shares,
-            array(select jsonb_array_elements_text(coalesce(e.x->'caps', '[]'))) as caps) l
-    where job.id = j
+    with wanted as materialized (
+        select e.n, e.x, e.x->>'kind' as kind, job.engine,
+            array(select jsonb_array_elements_text(e.x->'shares')) as shares,
+            array(select jsonb_array_elements_text(coalesce(e.x->'caps', '[]'))) as caps,
+            coalesce(e.x#>>'{spec,source,location}', '') as source,
+            (e.x#>>'{cost,mcpu}')::bigint as mcpu, coalesce((e.x#>>'{cost,gpu}')::bigint, 0) as gpu,
+            (e.x#>>'{cost,ram}')::bigint as ram, (e.x#>>'{cost,scratch}')::bigint as scratch
+        from job, jsonb_array_elements(tasks) with ordinality e(x, n)
+        where job.id = j
+    ), alike as materialized (
+        select distinct kind, engine, shares, caps, source, mcpu, gpu, ram, scratch from wanted
+    ), shaped as materialized (
+        select a.*, shape_of(kind, engine, caps, shares, source, mcpu, gpu, ram, scratch) as s from alike a
+    )
+    select w.n, w.x, w.shares, w.caps, a.s
+    from wanted w join shaped a using (kind, engine, shares, caps, source, mcpu, gpu, ram, scratch)
 $$;
 
 -- Writes the tasks of a plan, readies those that wait for nothing, and resolves what
