@@ -53,7 +53,7 @@ def main() -> int:
     if given.clips:
         return every_clip.run(trix, static, work)
 
-    here = machine.take()
+    here = machine.take(given.trial)
     film = title(given.folder, Path(sys.executable), static, given.minutes)
     film.path.read_bytes()  # Into the page cache: disks are not what is compared.
     bench = Bench(given, here, film, trix, static, work)

@@ -68,7 +68,9 @@ class Peer:
 
     @property
     def words(self) -> str:
-        return " ".join(filter(None, [self.label, self.layout, *self.general, *self.tuning]))
+        general = f"before -i: {' '.join(self.general)}" if self.general else ""
+        tuning = f"each output: {' '.join(self.tuning)}" if self.tuning else ""
+        return "; ".join(filter(None, [f"{self.label} {self.layout}".strip(), general, tuning]))
 
     def command(self, job: Job, source: Path, folder: Path, seconds: float | None = None) -> list[str]:
         head = [str(self.program), "-hide_banner", "-loglevel", "error", "-nostdin", "-y", *self.general]

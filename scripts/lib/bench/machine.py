@@ -21,18 +21,20 @@ class Machine:
 
     cores: tuple[int, ...]
     notes: tuple[str, ...]
+    # A trial takes the machine as it is, with others at work on it.
+    trial: bool
 
     @property
     def slots(self) -> int:
         return len(self.cores)
 
 
-def take() -> Machine:
+def take(trial: bool) -> Machine:
     """Pins this process and all that it starts to its cores, and raises their share."""
     cores = tuple(sorted(os.sched_getaffinity(0)))
     os.sched_setaffinity(0, cores)
-    notes = [raise_priority(), raise_autogroup()]
-    return Machine(cores, tuple(notes))
+    notes = ["not raised for a trial"] if trial else [raise_priority(), raise_autogroup()]
+    return Machine(cores, tuple(notes), trial)
 
 
 def raise_priority() -> str:
@@ -70,6 +72,8 @@ def busy_seconds(cores: tuple[int, ...]) -> float:
 
 def wait_until_quiet(machine: Machine) -> None:
     """Returns once others use less than the limit for a second, or after a minute."""
+    if machine.trial:
+        return
     os.sync()  # What the run before wrote shall not be flushed during the next one.
     end = time.monotonic() + QUIET_WAIT_S
     while time.monotonic() < end:
