@@ -8,7 +8,7 @@ x264 from placing others (it halves the smaller against the larger).
 
 import json
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .clips import HEIGHT, RATE, WIDTH
@@ -126,11 +126,6 @@ class Trix:
     program: Path
     work: Path
     label: str = "trix"
-    profile: dict[str, Path] = field(default_factory=dict)
-
-    @property
-    def words(self) -> str:
-        return "trix encode, as shipped, one slot a core, empty cache"
 
     def command(self, job: Job, source: Path, folder: Path, machine: Machine) -> list[str]:
         cache = self.work / "cache"
@@ -159,20 +154,12 @@ class Trix:
         stages = Stages()
         shipped = measure(self.command(job, source, folder, machine), machine, log, stages.line)
         stages.check(len(job.rungs))
-        collect(job, folder)
         # The verifying decode has no figure of its own: its CPU is what the same decode takes by
         # itself, its wall time is the end of the run when nothing else was at work.
         check = [str(self.program), "verify", *(str(folder / output) for output in job.outputs)]
         verify = measure(check, machine, log)
         encode = replace(shipped, wall_s=shipped.wall_s - stages.only_verifying(), cpu_s=shipped.cpu_s - verify.cpu_s)
         return Measured(encode, shipped, shipped.others)
-
-
-def collect(job: Job, folder: Path) -> None:
-    """Gives a profile's results, which carry the title's name, the names that every contestant uses."""
-    for output in job.outputs:
-        for made in folder.glob(f"*[!0-9]{output}"):
-            made.replace(folder / output)
 
 
 class Stages:
