@@ -21,7 +21,7 @@ pub fn run(
 ) -> Result<TaskResult, Failure> {
     let output = only(wanted, "report")?;
     let total = task.expect.video.as_ref().map_or(0, |v| u64::from(v.frames));
-    let checked = check_file(io.artifact(&task.file)?, total, control)?;
+    let checked = check_file(io.artifact(&task.file)?, total, io.threads(), control)?;
     compare(&task.expect, &checked)?;
     let (sha256, size) = fixity::sha256_of(&mut io.artifact(&task.file)?, "the finished file")?;
     let samples = checked.audio.iter().map(|a| a.samples).collect();
@@ -71,14 +71,20 @@ pub struct CheckedAudio {
     pub samples: u64,
 }
 
-/// Decodes everything in a file; any damage is an error. `frames` is for progress only.
-pub fn check_file(file: File, frames: u64, control: &Control<'_>) -> Result<Checked, Failure> {
+/// Decodes everything in a file, the picture with that many threads; any damage is an error.
+/// `frames` is for progress only.
+pub fn check_file(
+    file: File,
+    frames: u64,
+    threads: u32,
+    control: &Control<'_>,
+) -> Result<Checked, Failure> {
     let mut input = Input::open(file)?;
     let media = trix_av::describe(&mut input)?;
     let main = media.main_video().map(|(s, _)| s.index);
     let mut video = match main {
         Some(stream) => Some((
-            VideoDecoder::open(&input, stream, 1)?,
+            VideoDecoder::open(&input, stream, threads)?,
             CheckedVideo {
                 stream,
                 frames: 0,
