@@ -403,17 +403,14 @@ impl Db {
             Some(Earlier { job, same: false }) => Err(DbError::Conflict {
                 operation: sql::SUBMITTED.operation,
                 code: "submit_key_reused".into(),
-                message: format!(
-                    "the idempotency key was used for job {job} with another request"
-                ),
+                message: format!("the idempotency key was used for job {job} with another request"),
             }),
         }
     }
 
     /// Jobs, newest first.
     pub async fn jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>, DbError> {
-        let statement =
-            if filter.text.is_some() { &sql::JOBS_WITH_TEXT } else { &sql::JOBS };
+        let statement = if filter.text.is_some() { &sql::JOBS_WITH_TEXT } else { &sql::JOBS };
         self.all(statement, filter).await
     }
 

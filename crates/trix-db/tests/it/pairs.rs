@@ -79,5 +79,8 @@ async fn nothing_else_in_the_schema_writes_a_state_of_a_task_a_job_or_a_publicat
             and prosrc ~* 'update\s+(task|job|publication)(\s+\w+)?\s+set\s([^;]*,)?\s*state\s*='",
     )
     .await;
-    assert_eq!(writers, serde_json::json!(["move_job", "move_publication", "move_task", "move_tasks"]));
+    assert_eq!(
+        writers,
+        serde_json::json!(["move_job", "move_publication", "move_task", "move_tasks"])
+    );
 }
