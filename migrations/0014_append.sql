@@ -7,12 +7,11 @@ alter table task_dep drop constraint task_dep_task_id_fkey, drop constraint task
 alter table output drop constraint output_task_id_fkey;
 alter table task_input drop constraint task_input_task_id_fkey;
 
--- move_task for many at once. All are moved, or none is.
+-- move_task for many at once, whose rows the caller has locked. All are moved, or none is.
 create function move_tasks(ids bigint[], event text, more jsonb default '{}') returns void
 language plpgsql as $$
 declare bad task;
 begin
-    perform 1 from task where id = any(ids) order by id for no key update;
     select * into bad from task where id = any(ids) and task_after(state, event) is null
         order by id limit 1;
     if found then
@@ -125,9 +124,13 @@ begin
             detail = 'the plan needs tasks that it does not have: ' || missing;
     end if;
 
+    -- Who makes what is read: another task of the job, or nobody could.
     select string_agg(distinct t.name, ', ') into missing
-    from task t join task_input i on i.task_id = t.id
-    where t.job_id = j and t.id between low and high and not exists (
+    from (
+        select i.key, min(i.task_id) as one, max(i.task_id) as other
+        from task_input i where i.task_id between low and high group by i.key
+    ) i join task t on t.id in (i.one, i.other)
+    where not exists (
         select from output o join task m on m.id = o.task_id
         where o.key = i.key and m.job_id = j and m.id <> t.id);
     if missing is not null then
@@ -144,15 +147,17 @@ begin
     -- What is needed: everything without a dependant, and, backwards, all that a task
     -- needs which is not in the cache. The rest is not run.
     cached := cached_of(array(select t.id from task t where t.job_id = j and t.id between low and high));
-    with recursive wanted(id) as (
-        select t.id from task t where t.job_id = j and t.id between low and high
-            and not exists (select from task_dep d where d.needs_id = t.id)
-        union
-        select d.needs_id from wanted w join task_dep d on d.task_id = w.id
-        where w.id not in (select unnest(cached))
-    )
-    update task t set needed = false
-    where t.job_id = j and t.id between low and high and t.id not in (select id from wanted);
+    if cardinality(cached) > 0 then
+        with recursive wanted(id) as (
+            select t.id from task t where t.job_id = j and t.id between low and high
+                and not exists (select from task_dep d where d.needs_id = t.id)
+            union
+            select d.needs_id from wanted w join task_dep d on d.task_id = w.id
+            where w.id not in (select unnest(cached))
+        )
+        update task t set needed = false
+        where t.job_id = j and t.id between low and high and t.id not in (select id from wanted);
+    end if;
 
     perform settle(array(select t.id from task t where t.job_id = j and t.id between low and high
         order by t.id));
