@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 use trix_db::{Claim, Credentials, Outcome, ProtocolTimes, Usage, WorkerStore};
-use trix_model::{ErrorClass, ErrorOrigin, Failure, Progress, ShareName};
+use trix_model::{AttemptId, ErrorClass, ErrorOrigin, Failure, Progress, ShareName};
 use trix_plan::task::{MadeOutput, Output, SourceRef, TaskResult, TaskSpec};
 use trix_slot::{InputName, Launcher, Limits, Report, SlotIo, SlotJob, TEE_NAME, stage_name};
 use trix_storage::{Cache, ClusterTag, Dir, Stage, StageName, StorageError, blake3_of};

@@ -114,6 +114,9 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
     // What a kept result tells of is still needed: intake's staged copy, for one.
     torn.retain(|attempt| outbox.iter().all(|result| result.attempt != *attempt));
     let left = earlier.as_ref().map(|i| Torn { attempts: torn, of: i.registered.incarnation });
+    // Until it is registered again, what it removes is what the earlier process left.
+    let cluster = earlier.as_ref().map(|i| ClusterTag::from(i.registered.cluster));
+    let cluster = cluster.unwrap_or_default();
     raise_file_limit();
     let launcher = config.launcher.clone();
     let hello = blocking(move || launcher.hello()).await?;
@@ -159,7 +162,7 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
         store: config.store.clone(),
         runtime: tokio::runtime::Handle::current(),
         events: events.clone(),
-        cluster: Default::default(),
+        cluster: std::sync::RwLock::new(cluster),
     });
     let (store, hints) = (config.store.clone(), events.clone());
     let shell = Shell {
