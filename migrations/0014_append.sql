@@ -1,11 +1,4 @@
--- A plan of tens of thousands of tasks is appended in sets, not row by row.
-
--- These three tables are written by append_tasks alone, with ids that it has just made, and
--- tasks are never deleted: their foreign keys could only cost. They did, a third of the
--- time (seven look-ups a task).
-alter table task_dep drop constraint task_dep_task_id_fkey, drop constraint task_dep_needs_id_fkey;
-alter table output drop constraint output_task_id_fkey;
-alter table task_input drop constraint task_input_task_id_fkey;
+-- A plan of thousands of tasks is appended in sets, not row by row.
 
 -- move_task for many at once, whose rows the caller has locked. All are moved, or none is.
 create function move_tasks(ids bigint[], event text, more jsonb default '{}') returns void
