@@ -154,27 +154,6 @@ create function create_link_v1(a jsonb) returns jsonb language sql as
 create function use_link_v1(a jsonb) returns jsonb language sql as
     $$ select audited('use_link', 'principal', null, a) $$;
 
-create or replace function use_link(a jsonb) returns jsonb language plpgsql as $$
-declare l login_link; p principal;
-begin
-    -- The update is the lock: of two bearers of one link the second finds it used.
-    update login_link set used_at = now()
-    where hash = secret_hash(a->>'secret') and used_at is null and expires_at > now()
-    returning * into l;
-    if not found then return 'null'; end if;
-    if l.principal_id is null then
-        if admin_exists() or a->>'name' is null then
-            raise exception 'already_set_up' using errcode = 'TX409',
-                detail = 'a set-up link makes the first administrator, and needs a name';
-        end if;
-        return create_principal(jsonb_build_object('name', a->>'name', 'role', 'admin',
-            'password_hash', a->>'password_hash'));
-    end if;
-    select * into p from principal where id = l.principal_id and disabled_at is null;
-    if not found then return 'null'; end if;
-    return principal_json(p);
-end $$;
-
 -- A token is revoked by its owner, or by whoever may revoke all: without a principal.
 create or replace function revoke_token(a jsonb) returns jsonb language plpgsql as $$
 begin

@@ -7,8 +7,8 @@
 -- trix_lead goes to dispatchers: there may be something to plan or to end.
 
 -- A commit with a hint waits for the others with one, so none is sent when no worker has
--- room, and for many tasks in one transaction only at powers of two: a plan of 20,000 tasks
--- sends 15. The worker that syncs just now claims in this same transaction, and is told by
+-- room, and for many tasks in one transaction only at powers of two: a plan of 4,000 tasks
+-- sends 12. The worker that syncs just now claims in this same transaction, and is told by
 -- its last_seen.
 create function hint_ready() returns trigger language plpgsql as $$
 declare

@@ -77,6 +77,7 @@ $$;
 create or replace function append_tasks(j bigint, plan smallint, tasks jsonb) returns void
 language plpgsql as $$
 declare
+    ids bigint[];
     low bigint;
     high bigint;
     missing text;
@@ -89,6 +90,7 @@ begin
         (s).ram, (s).scratch
     from with_shapes(j, tasks) order by 1, 2, 3, 4, 5, 6, 7, 8, 9
     on conflict do nothing;
+    -- Ids rise in the order of the plan, so the n-th of them is the plan's n-th task.
     with added as (
         insert into task (job_id, name, plan, kind, spec, engine, band, need_mcpu, need_ram,
             need_scratch, need_gpu, need_caps, need_shares, est_ms, source_key, shape)
@@ -103,40 +105,49 @@ begin
         where job.id = j order by n
         returning id
     )
-    select min(id), max(id) into low, high from added;
-    if low is null then return; end if;
+    select array_agg(id order by id) into ids from added;
+    if ids is null then return; end if;
+    low := ids[1];
+    high := ids[cardinality(ids)];
     perform attempt_partitions(low, high);
 
-    select string_agg(format('%s (of %s)', d, x->>'name'), ', ') into missing
-    from jsonb_array_elements(tasks) x, jsonb_array_elements_text(x->'needs') d
-    where not exists (select from task t where t.job_id = j and t.name = d);
+    -- Tasks of plan 0 that these need must not change while they are counted.
+    perform 1 from task t where t.job_id = j and t.plan < append_tasks.plan
+        order by t.id for no key update;
+    -- The document is read once for all three tables.
+    with planned as materialized (
+        select ids[n] as id, x->'needs' as needs, x->'outputs' as outputs, x->'inputs' as inputs
+        from jsonb_array_elements(tasks) with ordinality e(x, n)
+    ), dep as materialized (
+        select p.id, d.name, o.id as needs_id
+        from planned p cross join lateral jsonb_array_elements_text(p.needs) d(name)
+        left join task o on o.job_id = j and o.name = d.name
+    ), added_deps as (
+        insert into task_dep (task_id, needs_id)
+        select distinct id, needs_id from dep where needs_id is not null
+    ), added_outputs as (
+        insert into output (task_id, n, name, key)
+        select p.id, o.n, o.x->>'name', decode(o.x->>'key', 'hex')
+        from planned p, jsonb_array_elements(p.outputs) with ordinality o(x, n)
+    ), added_inputs as (
+        insert into task_input (task_id, key)
+        select distinct p.id, decode(i, 'hex')
+        from planned p, jsonb_array_elements_text(p.inputs) i
+    )
+    select string_agg(format('%s (of %s)', d.name, t.name), ', ') into missing
+    from dep d join task t on t.id = d.id where d.needs_id is null;
     if missing is not null then
         raise exception 'plan_invalid' using errcode = 'TX409',
             detail = 'the plan needs tasks that it does not have: ' || missing;
     end if;
-    -- Tasks of plan 0 that these need must not change while they are counted.
-    perform 1 from task t where t.job_id = j and t.plan < append_tasks.plan
-        order by t.id for no key update;
-    insert into task_dep (task_id, needs_id)
-    select distinct t.id, n.id
-    from jsonb_array_elements(tasks) x
-    join task t on t.job_id = j and t.name = x->>'name',
-    jsonb_array_elements_text(x->'needs') d
-    join task n on n.job_id = j and n.name = d;
-    insert into output (task_id, n, name, key)
-    select t.id, o.n, o.x->>'name', decode(o.x->>'key', 'hex')
-    from jsonb_array_elements(tasks) x
-    join task t on t.job_id = j and t.name = x->>'name',
-    jsonb_array_elements(x->'outputs') with ordinality o(x, n);
-    insert into task_input (task_id, key)
-    select distinct t.id, decode(i, 'hex')
-    from jsonb_array_elements(tasks) x
-    join task t on t.job_id = j and t.name = x->>'name',
-    jsonb_array_elements_text(x->'inputs') i;
 
+    -- Who makes what is read: another task of the job, or nobody could.
     select string_agg(distinct t.name, ', ') into missing
-    from task t join task_input i on i.task_id = t.id
-    where t.job_id = j and t.id between low and high and not exists (
+    from (
+        select i.key, min(i.task_id) as one, max(i.task_id) as other
+        from task_input i where i.task_id between low and high group by i.key
+    ) i join task t on t.id in (i.one, i.other)
+    where not exists (
         select from output o join task m on m.id = o.task_id
         where o.key = i.key and m.job_id = j and m.id <> t.id);
     if missing is not null then

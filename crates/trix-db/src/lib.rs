@@ -12,6 +12,7 @@ pub mod events;
 pub mod explain;
 pub mod fleet;
 pub mod handle;
+pub mod hints;
 pub mod jobs;
 pub mod leader;
 pub mod operate;
@@ -21,6 +22,7 @@ pub mod worker;
 
 pub use error::DbError;
 pub use handle::{Db, connect, migrations_hash};
+pub use hints::WorkHint;
 pub use times::ProtocolTimes;
 pub use worker::{
     Accepted, ArtifactRef, AttemptProgress, AttemptResult, Claim, Credentials, Manifest,

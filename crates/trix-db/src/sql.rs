@@ -199,6 +199,7 @@ EVENTS "reading events" "
 EVENT_HEAD "reading the head of the event log" "
     select jsonb_build_object('incarnation', c.incarnation, 'head', h.head, 'oldest', h.oldest)
     from (select $1::jsonb) a, cluster c, event_head h";
+CLUSTER_ID "reading the cluster's id" "select to_jsonb(c.id) from (select $1::jsonb) a, cluster c";
 SEQUENCE "numbering events" "select sequence_events_v1($1)";
 EMIT "writing an event" "select emit_v1($1)";
 

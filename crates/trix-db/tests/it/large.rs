@@ -1,4 +1,4 @@
-//! Plans of tens of thousands of tasks.
+//! Plans of thousands of tasks: a film of three hours has some 300.
 
 use std::time::Instant;
 
@@ -33,8 +33,8 @@ fn film(n: u32) -> Plan {
 
 /// With the real deadline of a statement, which makes this fail when it is passed.
 #[tokio::test]
-async fn a_plan_of_20000_tasks_is_appended_within_one_statements_deadline() {
-    const TASKS: u32 = 20_000;
+async fn a_plan_of_4000_tasks_is_appended_within_one_statements_deadline() {
+    const TASKS: u32 = 4_000;
     let test = TestDb::new().await.unwrap();
     let db = test.db_with(ProtocolTimes::default());
     let w = World::over(test, db).await;
