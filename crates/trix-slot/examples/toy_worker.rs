@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         outputs: Vec::new(),
         inputs: Vec::new(),
         tee: None,
-        limits: Limits { data: 512 << 20, file_size: 0, user: None },
+        limits: Limits { data: 512 << 20, memory: 1 << 30, file_size: 0, user: None },
         worker_pid: 0,
     };
     let io = SlotIo { inputs: Vec::new(), cache_stage: stage, tee_stage: None };

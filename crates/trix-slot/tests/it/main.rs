@@ -1,5 +1,6 @@
 //! A real slot process with a toy in it, launched as a worker launches it.
 
+mod attempts;
 mod crash;
 mod life;
 mod sandbox;
