@@ -91,6 +91,11 @@ impl Groups {
             .collect()
     }
 
+    /// True when there are memory groups.
+    pub(crate) fn holds_memory(&self) -> bool {
+        self.memory.is_ok()
+    }
+
     /// Makes the groups of one slot and puts process `pid` into them. What fails is
     /// reported and does without.
     pub(crate) fn make(&self, pid: u32, limits: &Limits) -> Group {

@@ -243,6 +243,11 @@ impl Launcher {
         self.policy
     }
 
+    /// True when each slot is held to [`Limits::memory`] by a group of its own.
+    pub fn holds_memory(&self) -> bool {
+        self.groups.as_ref().is_some_and(|groups| groups.holds_memory())
+    }
+
     /// Asks the program for its version and engine, by a slot that gets no job. Blocks.
     pub fn hello(&self) -> Result<Hello, LaunchError> {
         self.start()?.greet()

@@ -114,11 +114,10 @@ pub fn close(
     // 10. Character sets: the last files that are read from the machine. Some
     //     milliseconds, so only for work that shows names to people.
     if plan.charsets {
-        match charsets::keep_open() {
-            none if none.is_empty() => boxed.enforced.push(Measure::CharacterSets),
-            names => {
-                boxed.lacks(Measure::CharacterSets, format!("not installed: {}", names.join(", ")))
-            }
+        if charsets::keep_open() {
+            boxed.enforced.push(Measure::CharacterSets);
+        } else {
+            boxed.lacks(Measure::CharacterSets, "the C library's converters are not installed");
         }
     }
 

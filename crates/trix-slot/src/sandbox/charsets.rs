@@ -29,13 +29,13 @@ const DVB: [&CStr; 18] = [
     c"UCS-2BE",
 ];
 
-/// Opens them for the life of the process; gives the names of those that this machine
-/// does not have.
-pub(super) fn keep_open() -> Vec<String> {
-    let missing = DVB.iter().filter(|name| {
+/// Opens those that this machine has for the life of the process; false when it has none.
+/// One that is not installed reads the same outside of the box: not at all.
+pub(super) fn keep_open() -> bool {
+    let opened = DVB.iter().filter(|name| {
         // SAFETY: both names end with zero. The handle is never closed, as said above.
         let handle = unsafe { libc::iconv_open(c"UTF-8".as_ptr(), name.as_ptr()) };
-        handle as isize == -1
+        handle as isize != -1
     });
-    missing.map(|name| name.to_string_lossy().into_owned()).collect()
+    opened.count() > 0
 }

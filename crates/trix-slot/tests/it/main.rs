@@ -2,6 +2,8 @@
 
 mod attempts;
 mod crash;
+mod groups;
+mod lacking;
 mod life;
 mod sandbox;
 mod support;
