@@ -31,6 +31,9 @@ use crate::wire::{
 /// Log lines kept of a slot: its last ones.
 pub const LOG_LINES: usize = 200;
 
+/// Log lines that the report of an end without a result repeats.
+const LAST_WORDS: usize = 3;
+
 /// Longest log line in bytes; longer ones are cut, because a hostile file can
 /// make a library print anything.
 const LOG_LINE_BYTES: usize = 2000;
@@ -654,14 +657,25 @@ struct Exit {
     oom: bool,
 }
 
+/// What a process says that aborts for want of memory.
+const NO_MEMORY: [&str; 2] = ["memory allocation of", "std::bad_alloc"];
+
 /// What an end without a result means.
 fn classify(exit: &Exit, progress: &Progress, log: &[String], stall: Duration) -> Failure {
     let place = if progress.phase.is_empty() {
         "before it told any progress".to_owned()
     } else {
-        format!("in phase {} at {} of {}", progress.phase, progress.done, progress.total)
+        let frame = match progress.frames {
+            0 => String::new(),
+            frames => format!(", behind frame {frames}"),
+        };
+        format!("in phase {} at {} of {}{frame}", progress.phase, progress.done, progress.total)
     };
-    let words = log.last().map_or(String::new(), |line| format!("; its last words: {line}"));
+    let last = &log[log.len().saturating_sub(LAST_WORDS)..];
+    let words = match last {
+        [] => String::new(),
+        lines => format!("; its last words: {}", lines.join(" | ")),
+    };
     let failure = |class, origin, code: &str, what: String| {
         Failure::new(class, origin, code, format!("the slot {what} {place}{words}"))
             .about(&progress.phase)
@@ -694,8 +708,9 @@ fn classify(exit: &Exit, progress: &Progress, log: &[String], stall: Duration) -
             };
             failure(Crash, Engine, "forbidden_call", what)
         }
-        // Rust's allocator says so before it aborts; there is no other trace of it.
-        libc::SIGABRT if log.iter().any(|l| l.contains("memory allocation of")) => {
+        // The allocators of Rust and of C++ say so before they abort; there is no other
+        // trace of it.
+        libc::SIGABRT if log.iter().any(|l| NO_MEMORY.iter().any(|words| l.contains(words))) => {
             failure(Resource, Node, "out_of_memory", "had its memory limit reached".to_owned())
         }
         libc::SIGXFSZ => {
@@ -758,5 +773,31 @@ mod tests {
             classified(libc::SIGABRT, NOT_KILLED, false, &["memory allocation of 9 bytes failed"]),
             is(Resource, "out_of_memory")
         );
+        let cpp = "terminate called after throwing an instance of 'std::bad_alloc'";
+        assert_eq!(
+            classified(libc::SIGABRT, NOT_KILLED, false, &[cpp]),
+            is(Resource, "out_of_memory")
+        );
+    }
+
+    #[test]
+    fn a_report_names_phase_frame_signal_and_the_last_lines() {
+        let log: Vec<String> = (1..=9).map(|n| format!("line {n}")).collect();
+        let progress = Progress { phase: "encode".into(), done: 7, total: 9, frames: 7 };
+        let exit = Exit { status: libc::SIGSEGV, why: NOT_KILLED, oom: false };
+        let failure = classify(&exit, &progress, &log, Duration::from_secs(1));
+        assert_eq!(
+            failure.message,
+            "the slot was ended by signal 11 (SIGSEGV) in phase encode at 7 of 9, behind frame 7; \
+             its last words: line 7 | line 8 | line 9"
+        );
+    }
+
+    #[test]
+    fn a_forbidden_call_is_named_as_the_slot_named_it() {
+        let log = vec![format!("{REFUSED}59 (execve)")];
+        let exit = Exit { status: libc::SIGSYS, why: NOT_KILLED, oom: false };
+        let failure = classify(&exit, &Progress::default(), &log, Duration::from_secs(1));
+        assert!(failure.message.contains("for the system call 59 (execve)"), "{failure}");
     }
 }

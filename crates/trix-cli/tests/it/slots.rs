@@ -17,7 +17,7 @@ use trix_slot::{Ended, InputName, Launcher, Limits, Outcome, SlotIo, SlotJob, st
 use trix_storage::cache::Cache;
 use trix_testkit::clips;
 
-use crate::support::{Place, written};
+use crate::support::{Place, Watch, written};
 
 /// A line of a slot's log that names a refused system call begins so.
 const REFUSED: &str = "trix: refused the system call ";
@@ -149,6 +149,17 @@ fn single(video: &str, preset: Option<&str>, threads: Option<i64>, audio: &str) 
     .unwrap()
 }
 
+/// The program that takes system calls away. Cargo builds the examples of a package with
+/// its tests, beside them.
+fn without() -> PathBuf {
+    let mut folder = std::env::current_exe().unwrap();
+    folder.pop();
+    folder.pop();
+    let without = folder.join("examples/media_without");
+    assert!(without.exists(), "{} is not built", without.display());
+    without
+}
+
 fn clip(place: &Place) -> PathBuf {
     clips::make(
         &place.path("s.mov"),
@@ -230,12 +241,7 @@ fn encoders_work_on_machines_that_lack_a_part_of_the_box() {
     let place = Place::new();
     let source = clip(&place);
     let media = env!("CARGO_BIN_EXE_trix-media");
-    // Cargo builds the examples of a package with its tests, beside them.
-    let mut without = std::env::current_exe().unwrap();
-    without.pop();
-    without.pop();
-    let without = without.join("examples/media_without");
-    assert!(without.exists(), "{} is not built", without.display());
+    let without = without();
     for lacking in
         ["landlock", "clone3", "close_range", "seccomp", "landlock,clone3,close_range,seccomp"]
     {
@@ -312,4 +318,113 @@ fn a_service_s_name_reads_the_same_in_the_box_as_outside() {
         assert_eq!(inside.as_str().unwrap().trim_end(), reads, "{name:?} inside");
     }
     assert_eq!(slots.refused, BTreeSet::new());
+}
+
+/// The movie with its samples in another file: the only data reference becomes an alias.
+/// The index must lie at the end, so that what grows moves no sample.
+fn with_alias(movie: &[u8], target: &Path) -> Vec<u8> {
+    let mut alias = vec![0u8; 10];
+    let text = |length: usize, text: &str| {
+        let mut bytes = vec![text.len().min(length) as u8];
+        bytes.extend_from_slice(&text.as_bytes()[..text.len().min(length)]);
+        bytes.resize(length + 1, 0);
+        bytes
+    };
+    alias.extend(text(27, "volume"));
+    alias.extend([0; 12]);
+    alias.extend(text(63, &target.file_name().unwrap().to_string_lossy()));
+    alias.extend([0; 16]);
+    alias.extend([0, 1, 0, 1]);
+    alias.extend([0; 16]);
+    // Type 2: the absolute path; then the end.
+    let mut path = target.display().to_string().into_bytes();
+    path.resize(path.len().next_multiple_of(2), 0);
+    alias.extend(2u16.to_be_bytes());
+    alias.extend((path.len() as u16).to_be_bytes());
+    alias.extend(path);
+    alias.extend([0xff, 0xff, 0, 0]);
+    let mut entry = (alias.len() as u32 + 12).to_be_bytes().to_vec();
+    entry.extend(b"alis\0\0\0\0");
+    entry.extend(alias);
+
+    let mut bytes = movie.to_vec();
+    let at = bytes.windows(4).position(|w| w == b"dref").unwrap() - 4;
+    let be = |bytes: &[u8], at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+    let old = 16..16 + be(&bytes, at + 16) as usize;
+    let grown = entry.len() as u32 - old.len() as u32;
+    // Every box around it grows: those that begin before it and end behind it.
+    for name in [b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"] {
+        let parent = bytes[..at + 8].windows(4).rposition(|w| w == name).unwrap() - 4;
+        let size = be(&bytes, parent) + grown;
+        bytes[parent..parent + 4].copy_from_slice(&size.to_be_bytes());
+    }
+    bytes.splice(at + old.start..at + old.end, entry);
+    bytes
+}
+
+#[test]
+fn what_names_other_files_is_refused_and_nothing_is_tried() {
+    let place = Place::new();
+    let victim = clips::make(
+        &place.path("victim.mov"),
+        "-f lavfi -i testsrc2=size=160x90:rate=25:duration=1 -c:v libx264 -preset ultrafast \
+         -pix_fmt yuv420p",
+    );
+    let full = victim.display().to_string();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let hls = |uri: &str| {
+        format!("#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4.0,\n{uri}\n#EXT-X-ENDLIST\n")
+    };
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("HLS, a file", hls(&full).into()),
+        ("HLS, a file by URL", hls(&format!("file://{full}")).into()),
+        ("HLS, http", hls(&format!("http://127.0.0.1:{port}/film.ts")).into()),
+        (
+            "DASH, a file",
+            format!(
+                "<?xml version=\"1.0\"?><MPD xmlns=\"urn:mpeg:dash:schema:mpd:2011\" \
+                 type=\"static\" mediaPresentationDuration=\"PT4S\"><Period><AdaptationSet \
+                 mimeType=\"video/mp4\"><Representation id=\"1\" bandwidth=\"1\">\
+                 <BaseURL>{full}</BaseURL></Representation></AdaptationSet></Period></MPD>"
+            )
+            .into(),
+        ),
+        (
+            "SDP",
+            format!("v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 127.0.0.1\r\nm=video {port} RTP/AVP 33\r\n")
+                .into(),
+        ),
+        ("ffconcat", format!("ffconcat version 1.0\nfile '{full}'\n").into()),
+        ("a movie with an alias", with_alias(&fs::read(&victim).unwrap(), &victim)),
+    ];
+    let profile = single("x264-8", Some("ultrafast"), None, "none");
+    let media = env!("CARGO_BIN_EXE_trix-media");
+    let without = without();
+    let boxes = [
+        Launcher::new(media).naming_refused_calls(),
+        // Here the filter refuses every name, and so names every attempt to open one.
+        Launcher::new(without).with_args(["landlock", media, "slot"]).naming_refused_calls(),
+    ];
+    for launcher in boxes {
+        let mut slots = Slots::of(&place, launcher);
+        for (what, bytes) in &cases {
+            let watch = Watch::on(&victim);
+            let source = written(place.path("film.mov"), bytes);
+            let task = intake(&source, &profile).unwrap();
+            let failure = slots.run(&source, &task).expect_err(what);
+            assert_eq!(failure.code, "nested_reference", "{what}: {failure}");
+            assert!(!watch.was_opened(), "{what}: the file that it names was opened");
+        }
+        assert_eq!(slots.refused, BTreeSet::new(), "something was tried");
+    }
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    // The check can fail: the alias is one that libav would follow if it were let.
+    let alias = written(place.path("alias.mov"), &cases.last().unwrap().1);
+    let watch = Watch::on(&victim);
+    let follow = ["-v", "error", "-enable_drefs", "1", "-use_absolute_path", "1", "-i"];
+    let arguments = [&follow[..], &[alias.to_str().unwrap(), "-f", "null", "-"]].concat();
+    let _ = std::process::Command::new("ffmpeg").args(&arguments).output().unwrap();
+    assert!(watch.was_opened(), "the alias leads nowhere");
 }
