@@ -499,6 +499,9 @@ impl<S: Source> Input<S> {
                 tags.insert(key, value);
             }
         }
+        for (key, value) in self.service() {
+            tags.entry(key).or_insert(value);
+        }
         let streams: Vec<Stream> =
             (0..self.streams()).filter_map(|i| self.describe_stream(i).ok()).collect();
         if !tags.contains_key("timecode") {
@@ -513,6 +516,27 @@ impl<S: Source> Input<S> {
             streams,
             tags,
         }
+    }
+
+    /// Name and provider of a transport stream's first service that has them.
+    fn service(&self) -> Vec<(String, String)> {
+        if self.context.is_null() {
+            return Vec::new();
+        }
+        // SAFETY: an opened context with `nb_programs` pointers to programs, which are not
+        // touched while `self` is borrowed; their dictionaries are null or valid.
+        let programs = unsafe {
+            let context = &*self.context;
+            (0..context.nb_programs as usize)
+                .map(|n| ffi::entries((**context.programs.add(n)).metadata))
+        };
+        let told = |(key, value): &(String, String)| {
+            matches!(key.as_str(), "service_name" | "service_provider") && !value.is_empty()
+        };
+        programs
+            .map(|tags| tags.into_iter().filter(told).collect::<Vec<_>>())
+            .find(|tags| !tags.is_empty())
+            .unwrap_or_default()
     }
 
     fn stream_tag(&self, index: u32, key: &str) -> Option<String> {
