@@ -145,6 +145,15 @@ begin
         -- Where it has room it is claimed by itself.
         continue when exists (select from worker o where o.state = 'active'
             and o.reserved_task is null and could_run(o, t) and free_in_ms(o, t) = 0);
+        -- In a full fleet everything waits. Where each attempt that ends makes room enough, the
+        -- order of the queue is all that is needed: only larger tasks can be passed by.
+        continue when exists (
+            select from worker o join attempt at on at.worker_id = o.id and at.state = 'running'
+            join task r on r.id = at.task_id
+            where o.state = 'active' and o.reserved_task is null and could_run(o, t)
+            group by o.id
+            having min(r.need_mcpu) >= t.need_mcpu and min(r.need_ram) >= t.need_ram
+                and min(r.need_scratch) >= t.need_scratch and min(r.need_gpu) >= t.need_gpu);
         select o.* into w from worker o where o.state = 'active' and o.reserved_task is null
             and could_run(o, t)
         order by free_in_ms(o, t), o.id limit 1;
