@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod error;
 pub mod events;
 pub mod handle;
+pub mod inspect;
 pub mod jobs;
 pub mod leader;
 mod sql;
