@@ -316,7 +316,85 @@ pub struct RawEvent {
     pub body: Value,
 }
 
+/// Reads the tables again and again over one connection, in one round trip each: for
+/// small databases that are compared after every call.
+pub struct Inspector {
+    c: PgConnection,
+    all: String,
+}
+
+impl Inspector {
+    /// All tables at one moment.
+    pub async fn snapshot(&mut self) -> Result<Snapshot, DbError> {
+        const OPERATION: &str = "reading all tables";
+        let decode = |source| DbError::Decode { operation: OPERATION, source };
+        let row = sqlx::query_scalar(sqlx::AssertSqlSafe(self.all.as_str()))
+            .bind(sqlx::types::Json(Value::Null))
+            .fetch_one(&mut self.c);
+        let row: sqlx::types::Json<Vec<Value>> =
+            row.await.map_err(|e| DbError::from_sqlx(OPERATION, e))?;
+        let mut tables = row.0.into_iter();
+        Snapshot::from_tables(&mut || tables.next().unwrap_or_default()).map_err(decode)
+    }
+}
+
+impl Snapshot {
+    /// From what [`TABLES`] give, in their order.
+    fn from_tables(next: &mut dyn FnMut() -> Value) -> Result<Snapshot, serde_json::Error> {
+        fn rows<T: serde::de::DeserializeOwned>(v: Value) -> Result<T, serde_json::Error> {
+            serde_json::from_value(v)
+        }
+        let mut leader: Vec<RawLeader> = rows(next())?;
+        let mut head: Vec<(i64, i64)> = rows(next())?;
+        let (head, oldest) = head.pop().unwrap_or((0, 1));
+        Ok(Snapshot {
+            leader: leader.pop().unwrap_or_default(),
+            head,
+            oldest,
+            nodes: rows(next())?,
+            workers: rows(next())?,
+            jobs: rows(next())?,
+            tasks: rows(next())?,
+            deps: rows(next())?,
+            outputs: rows(next())?,
+            inputs: rows(next())?,
+            attempts: rows(next())?,
+            artifacts: rows(next())?,
+            publications: rows(next())?,
+            files: rows(next())?,
+            unnumbered: rows(next())?,
+        })
+    }
+}
+
+/// What a snapshot is read with, in the order of [`Snapshot::from_tables`].
+const TABLES: &[&Statement] = &[
+    &sql::RAW_LEADER,
+    &sql::RAW_HEAD,
+    &sql::RAW_NODES,
+    &sql::RAW_WORKERS,
+    &sql::RAW_JOBS,
+    &sql::RAW_TASKS,
+    &sql::RAW_DEPS,
+    &sql::RAW_OUTPUTS,
+    &sql::RAW_INPUTS,
+    &sql::RAW_ATTEMPTS,
+    &sql::RAW_ARTIFACTS,
+    &sql::RAW_PUBLICATIONS,
+    &sql::RAW_FILES,
+    &sql::RAW_EVENTS,
+];
+
 impl Db {
+    /// A connection of one's own that reads the tables.
+    pub async fn inspector(&self) -> Result<Inspector, DbError> {
+        let c = self.bare("reading all tables", Some(std::time::Duration::ZERO)).await?;
+        let parts: Vec<String> = (TABLES.iter())
+            .map(|s| format!("(select coalesce(jsonb_agg(x), '[]') from ({}) q(x))", s.text))
+            .collect();
+        Ok(Inspector { c, all: format!("select jsonb_build_array({})", parts.join(", ")) })
+    }
+
     /// All tables at one moment.
     pub async fn snapshot(&self) -> Result<Snapshot, DbError> {
         const OPERATION: &str = "reading all tables";
@@ -324,40 +402,13 @@ impl Db {
         let mut c = self.bare(OPERATION, Some(std::time::Duration::ZERO)).await?;
         let mut t = c.begin().await.map_err(error)?;
         sqlx::query(sql::ONE_MOMENT).execute(&mut *t).await.map_err(error)?;
-        let snapshot = read(&mut t).await?;
+        let mut tables = Vec::new();
+        for statement in TABLES {
+            tables.push(Value::Array(run(&mut t, statement, &Value::Null).await?));
+        }
         t.commit().await.map_err(error)?;
-        Ok(snapshot)
+        let mut tables = tables.into_iter();
+        let decode = |source| DbError::Decode { operation: OPERATION, source };
+        Snapshot::from_tables(&mut || tables.next().unwrap_or_default()).map_err(decode)
     }
-}
-
-async fn read(c: &mut PgConnection) -> Result<Snapshot, DbError> {
-    let mut leader = rows::<RawLeader>(c, &sql::RAW_LEADER).await?;
-    let mut head = rows::<(i64, i64)>(c, &sql::RAW_HEAD).await?;
-    let (head, oldest) = head.pop().unwrap_or((0, 1));
-    Ok(Snapshot {
-        leader: leader.pop().unwrap_or_default(),
-        nodes: rows(c, &sql::RAW_NODES).await?,
-        workers: rows(c, &sql::RAW_WORKERS).await?,
-        jobs: rows(c, &sql::RAW_JOBS).await?,
-        tasks: rows(c, &sql::RAW_TASKS).await?,
-        deps: rows(c, &sql::RAW_DEPS).await?,
-        outputs: rows(c, &sql::RAW_OUTPUTS).await?,
-        inputs: rows(c, &sql::RAW_INPUTS).await?,
-        attempts: rows(c, &sql::RAW_ATTEMPTS).await?,
-        artifacts: rows(c, &sql::RAW_ARTIFACTS).await?,
-        publications: rows(c, &sql::RAW_PUBLICATIONS).await?,
-        files: rows(c, &sql::RAW_FILES).await?,
-        unnumbered: rows(c, &sql::RAW_EVENTS).await?,
-        head,
-        oldest,
-    })
-}
-
-async fn rows<T: serde::de::DeserializeOwned>(
-    c: &mut PgConnection,
-    statement: &'static Statement,
-) -> Result<Vec<T>, DbError> {
-    let decode = |source| DbError::Decode { operation: statement.operation, source };
-    let found = run(c, statement, &Value::Null).await?;
-    found.into_iter().map(|v| serde_json::from_value(v).map_err(decode)).collect()
 }

@@ -3,10 +3,14 @@
 //! ```text
 //! rules    over the rows at one moment         simulation, replay, real installations
 //! stream   over the events in their order      simulation, replay, real installations
+//! install  all of them, and the folders        real installations
 //! ```
 
+pub mod install;
 pub mod rules;
 pub mod stream;
+
+pub use install::{CheckError, Journals, Looked, Mounted, Report, check};
 
 /// A rule that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]

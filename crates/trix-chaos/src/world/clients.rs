@@ -4,6 +4,7 @@
 use serde_json::json;
 use trix_db::inspect::RawEvent;
 use trix_db::jobs::Submit;
+use trix_model::state::PublicationState;
 use trix_model::{Digest, JobId, WorkerId};
 
 use super::plans::{Wish, plan0};
@@ -31,7 +32,7 @@ pub struct Reader {
 }
 
 /// Jobs that a world submits.
-const JOBS: u64 = 5;
+const JOBS: u64 = 7;
 
 impl World {
     pub(super) fn new_clients(&mut self) {
@@ -58,7 +59,7 @@ impl World {
             };
             let again = self.rng.below(3) as u32;
             self.clients.push(Client { submit, journal: None, again });
-            let ms = self.rng.below(12_000);
+            let ms = self.rng.below(15_000);
             self.at(ms, Item::Client(c as usize));
         }
     }
@@ -119,8 +120,20 @@ impl World {
         }
         let jobs: Vec<i64> = self.model.t.jobs.keys().copied().collect();
         if !jobs.is_empty() {
-            let job = JobId(*self.rng.pick(&jobs));
-            let call = match self.rng.below(20) {
+            let mut job = JobId(*self.rng.pick(&jobs));
+            // The worst moment for a cancel is when something is about to appear.
+            let begun = self.model.t.publications.values().filter(|p| {
+                matches!(p.state, PublicationState::Prepared | PublicationState::Moving)
+            });
+            let mut begun = begun.filter_map(|p| self.model.t.tasks.get(&p.task_id));
+            let kind = match begun.next() {
+                Some(t) if self.rng.one_in(2) => {
+                    job = JobId(t.job_id);
+                    0
+                }
+                _ => self.rng.below(20),
+            };
+            let call = match kind {
                 0..=1 => Call::Cancel(job),
                 2..=8 => Call::Retry(job),
                 9..=11 => Call::Pause(job),

@@ -81,7 +81,7 @@ impl World {
                 self.look("sequencer rolled back");
             }
         }
-        let ms = self.rng.between(300, 2500);
+        let ms = self.rng.between(100, 1500);
         self.at(ms, Item::Fault);
     }
 

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use trix_model::state::{JobState, PublicationState, WorkerState};
+use trix_db::{SyncReply, Verdict};
+use trix_model::AttemptId;
+use trix_model::state::{AttemptState, JobState, PublicationState, WorkerState};
 
 use super::World;
 use super::plans;
@@ -11,7 +13,7 @@ use super::share::Content;
 use crate::breaks::Break;
 use crate::check::{Violation, rules};
 use crate::model::publish::folder;
-use crate::model::Call;
+use crate::model::{Answer, Call, Granted};
 
 impl World {
     /// Looks at everything after something happened. `what` is what happened.
@@ -58,7 +60,10 @@ impl World {
     fn marked(&mut self, id: i64, lost_ms: i64, out: &mut Vec<Violation>) {
         let heard = self.heard_up.get(&id).copied().unwrap_or(0);
         let silent = self.true_up().saturating_sub(heard) as i64;
-        if silent <= lost_ms {
+        // A pong is the value of the up-clock at the last tick, so an age may be too high
+        // by the time between two ticks that still counts as one.
+        let gap = self.times.tick_gap.as_millis() as i64;
+        if silent + gap <= lost_ms {
             let what = format!("worker {id} was marked {silent} ms of uptime after it was heard");
             out.push(Violation::new("I19", what));
         }
@@ -168,7 +173,40 @@ impl World {
             && self.outboxes().is_empty()
             && self.model.t.running().next().is_none()
             && self.model.t.unnumbered.is_empty()
+            && self.nodes.iter().all(|n| self.is_at_work(n))
             && self.readers.iter().all(|r| r.last >= self.model.t.head)
+    }
+
+    /// True when a node's worker lives for the cluster and is heard.
+    fn is_at_work(&self, node: &super::node::Node) -> bool {
+        let w = node.incarnation().and_then(|id| self.model.t.workers.get(&id));
+        w.is_some_and(|w| {
+            w.state == WorkerState::Active && self.model.t.age(w) < self.model.t.time("suspect_ms")
+        })
+    }
+
+    /// Attempts of a call's results that the fence may let through.
+    pub(super) fn let_through(&self, call: &Call) -> Vec<AttemptId> {
+        let Call::Sync(r) = call else { return Vec::new() };
+        let runs = |a: &AttemptId| {
+            let row = self.model.t.attempts.get(&(a.task.0, a.epoch.0));
+            row.is_some_and(|x| {
+                x.state == AttemptState::Running && x.worker_id == r.me.worker.0
+            })
+        };
+        r.results.iter().map(|x| x.attempt).filter(runs).collect()
+    }
+
+    /// I6: no result was taken but of an attempt that ran, on the worker that sent it.
+    pub(super) fn fence_held(&mut self, allowed: &[AttemptId], answer: &Granted<Answer>) {
+        let Ok(Answer::Synced(reply)) = answer else { return };
+        let SyncReply::Accepted(a) = &**reply else { return };
+        for v in &a.verdicts {
+            if v.verdict == Verdict::Accepted && !allowed.contains(&v.attempt) {
+                let what = format!("a result of {} was taken, which did not run there", v.attempt);
+                self.violate("I6", what);
+            }
+        }
     }
 
     /// What must hold at the end.
@@ -176,6 +214,9 @@ impl World {
         self.journals();
         let mut out = std::mem::take(&mut self.found);
         rules::quiescent(&self.model.t, &mut out);
+        for node in self.nodes.iter().filter(|n| !self.is_at_work(n)) {
+            out.push(Violation::new("I15", format!("{} did not come back to work", node.name)));
+        }
         for (c, client) in self.clients.iter().enumerate() {
             if client.journal.is_none() {
                 out.push(Violation::new("I1", format!("submit {c} was never answered")));

@@ -554,7 +554,9 @@ impl World {
         }
         self.counts.calls += 1;
         self.hear(&call);
+        let allowed = self.let_through(&call);
         let result = self.model.call(&call);
+        self.fence_held(&allowed, &result);
         self.note(|_| match &result {
             Ok(_) => format!("{call:?}"),
             Err(e) => format!("{call:?}: {e:?}"),

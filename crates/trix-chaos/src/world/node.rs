@@ -79,6 +79,13 @@ impl Node {
     }
 }
 
+impl Node {
+    /// The incarnation that its process believes to be.
+    pub fn incarnation(&self) -> Option<i64> {
+        self.process.as_ref()?.me.as_ref().map(|me| me.worker.0)
+    }
+}
+
 fn core_error(r: &Refusal) -> CallError {
     match r {
         Refusal::Denied => CallError::Denied("denied".into()),
@@ -230,7 +237,7 @@ impl World {
         // The core's clock has nanoseconds, the world's milliseconds: rounded up, for a
         // tick that comes too early does nothing and asks for another.
         let begun = self.nodes[n].process.as_ref().map_or(now, |p| p.begun);
-        let ms = wake.as_micros().div_ceil(1000) as u64;
+        let ms = wake.as_nanos().div_ceil(1_000_000) as u64;
         let at = (begun + ms).max(now);
         self.at(at - now, Item::Wake { node: n, generation, wake: number });
     }
