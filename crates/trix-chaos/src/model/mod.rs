@@ -283,7 +283,9 @@ impl Model {
         let nodes = nodes.iter().zip(1..).map(|(name, id)| {
             (id, RawNode { id, name: (*name).to_owned(), state: "ok".to_owned() })
         });
-        let leader = RawLeader { times: leader_times(&times), ..RawLeader::default() };
+        // What the schema has until a leader writes its own.
+        let leader =
+            RawLeader { times: leader_times(&ProtocolTimes::default()), ..RawLeader::default() };
         let t = Tables { nodes: nodes.collect(), leader, oldest: 1, ..Tables::default() };
         Model {
             t,
