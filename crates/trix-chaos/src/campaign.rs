@@ -24,7 +24,13 @@ pub struct Campaign {
 
 /// Runs `seeds` seeds from `first`. With `until_failed` it ends soon after the first seed
 /// with a violation.
-pub fn run(first: u64, seeds: u64, steps: u64, broken: Option<Break>, until_failed: bool) -> Campaign {
+pub fn run(
+    first: u64,
+    seeds: u64,
+    steps: u64,
+    broken: Option<Break>,
+    until_failed: bool,
+) -> Campaign {
     let next = AtomicU64::new(first);
     let stop = AtomicBool::new(false);
     let all = Mutex::new(Campaign::default());

@@ -169,7 +169,8 @@ fn sql_bites(traces: u64) -> anyhow::Result<bool> {
     table.set_header(["break of the real SQL", "function", "caught", "traces run"]);
     for (b, done) in &bites {
         let caught = done.difference.as_deref().unwrap_or("NOT CAUGHT");
-        let short: String = caught.lines().nth(1).unwrap_or(caught).trim().chars().take(90).collect();
+        let short: String =
+            caught.lines().nth(1).unwrap_or(caught).trim().chars().take(90).collect();
         table.add_row([b.name, b.function, &short, &done.traces.to_string()]);
     }
     println!("{table}");

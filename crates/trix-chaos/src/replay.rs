@@ -93,8 +93,7 @@ pub async fn on(admin: &str, plan: Plan, broken: Option<SqlBreak>) -> Result<Rep
             if let Some(b) = broken {
                 test.break_function(b.function, b.from, b.to).await.context(b.name)?;
             }
-            let setup =
-                Setup { seed, steps: plan.steps, broken: None, trace: false, record: true };
+            let setup = Setup { seed, steps: plan.steps, broken: None, trace: false, record: true };
             let mut calls = World::run(&setup).calls;
             calls.truncate(plan.calls);
             let one = trace(&test, seed, &calls).await?;

@@ -86,7 +86,10 @@ impl TestDb {
     /// Runs statements that no function of the product would: a planted violation.
     pub async fn execute(&self, sql: &str) -> Result<()> {
         let mut c = PgConnection::connect(&self.url).await.context("connecting")?;
-        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut c).await.context(sql.to_owned())?;
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+            .execute(&mut c)
+            .await
+            .context(sql.to_owned())?;
         Ok(c.close().await?)
     }
 

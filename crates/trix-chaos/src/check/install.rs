@@ -231,7 +231,8 @@ impl Seen<'_> {
             match self.t.jobs.get(&s.job) {
                 Some(j) if j.submit_key == s.key => {}
                 Some(j) => {
-                    let what = format!("job {} has the key {:?}, not {:?}", s.job, j.submit_key, s.key);
+                    let what =
+                        format!("job {} has the key {:?}, not {:?}", s.job, j.submit_key, s.key);
                     self.out.push(Violation::new("I1", what));
                 }
                 None => {
@@ -393,7 +394,8 @@ impl Seen<'_> {
             n += 1;
             let mut there = fs::read_dir(path).map_err(|e| CheckError::Folder(path.clone(), e))?;
             if there.next().is_some() {
-                let what = format!("something was written to the bare mount point {}", path.display());
+                let what =
+                    format!("something was written to the bare mount point {}", path.display());
                 self.out.push(Violation::new("I11", what));
             }
         }
@@ -492,7 +494,8 @@ impl Seen<'_> {
 
     fn i20(&mut self) -> Looked {
         if let Some(seq) = self.audit_break {
-            self.out.push(Violation::new("I20", format!("audit entry {seq} does not fit the chain")));
+            self.out
+                .push(Violation::new("I20", format!("audit entry {seq} does not fit the chain")));
         }
         if let Some(n) = self.journals.mutations
             && n != self.audit_rows

@@ -46,10 +46,16 @@ pub fn one_running_attempt(t: &Tables, out: &mut Vec<Violation>) {
         }
         if n > 1 || (n == 1) != (task.state == TaskState::Running) {
             let (id, state) = (task.id, task.state);
-            out.push(Violation::new("I3", format!("task {id} is {state} with {n} running attempts")));
+            out.push(Violation::new(
+                "I3",
+                format!("task {id} is {state} with {n} running attempts"),
+            ));
         } else if let Some(epoch) = other {
             let (id, own) = (task.id, task.epoch);
-            out.push(Violation::new("I3", format!("task {id} has epoch {own} and runs as {epoch}")));
+            out.push(Violation::new(
+                "I3",
+                format!("task {id} has epoch {own} and runs as {epoch}"),
+            ));
         }
     }
 }
@@ -61,17 +67,26 @@ pub fn epochs_without_holes(t: &Tables, out: &mut Vec<Violation>) {
         for a in t.attempts_of(task.id) {
             if a.epoch != next {
                 let (id, epoch) = (task.id, a.epoch);
-                out.push(Violation::new("I4", format!("task {id} has epoch {epoch} where {next} is due")));
+                out.push(Violation::new(
+                    "I4",
+                    format!("task {id} has epoch {epoch} where {next} is due"),
+                ));
             }
             if a.state == AttemptState::Running && a.epoch < task.epoch {
                 let (id, epoch) = (task.id, a.epoch);
-                out.push(Violation::new("I4", format!("attempt {id}-{epoch} had not ended at the next")));
+                out.push(Violation::new(
+                    "I4",
+                    format!("attempt {id}-{epoch} had not ended at the next"),
+                ));
             }
             next = a.epoch + 1;
         }
         if next != task.epoch + 1 {
             let (id, epoch, last) = (task.id, task.epoch, next - 1);
-            out.push(Violation::new("I4", format!("task {id} has epoch {epoch}, its last attempt {last}")));
+            out.push(Violation::new(
+                "I4",
+                format!("task {id} has epoch {epoch}, its last attempt {last}"),
+            ));
         }
     }
 }
@@ -109,10 +124,16 @@ pub fn versions(t: &Tables, out: &mut Vec<Violation>) {
     for ((share, target), (mut versions, current)) in targets {
         versions.sort_unstable();
         if versions.iter().zip(1..).any(|(v, want)| *v != want) {
-            out.push(Violation::new("I7", format!("{share}:{target} has the versions {versions:?}")));
+            out.push(Violation::new(
+                "I7",
+                format!("{share}:{target} has the versions {versions:?}"),
+            ));
         }
         if current > 1 {
-            out.push(Violation::new("I7", format!("{share}:{target} has {current} current versions")));
+            out.push(Violation::new(
+                "I7",
+                format!("{share}:{target} has {current} current versions"),
+            ));
         }
     }
     let mut names: BTreeSet<(&str, &str)> = BTreeSet::new();
@@ -157,9 +178,8 @@ pub fn retry_classes(t: &Tables, out: &mut Vec<Violation>) {
         if crash > 2 {
             out.push(Violation::new("I17", format!("task {} crashed {crash} times", task.id)));
         }
-        let of_class = |a: &&RawAttempt| {
-            a.failure.as_ref().is_some_and(|f| f.class == ErrorClass::Crash)
-        };
+        let of_class =
+            |a: &&RawAttempt| a.failure.as_ref().is_some_and(|f| f.class == ErrorClass::Crash);
         if crash > 0 && crash > t.attempts_of(task.id).filter(of_class).count() as i64 {
             let what = format!("task {} counts {crash} crashes that no attempt had", task.id);
             out.push(Violation::new("I17", what));
@@ -209,7 +229,8 @@ pub fn counts(t: &Tables, out: &mut Vec<Violation>) {
 pub fn quiescent(t: &Tables, out: &mut Vec<Violation>) {
     for j in t.jobs.values() {
         use JobState as J;
-        if !matches!(j.state, J::Succeeded | J::Failed | J::Cancelled | J::Paused | J::WaitingGate) {
+        if !matches!(j.state, J::Succeeded | J::Failed | J::Cancelled | J::Paused | J::WaitingGate)
+        {
             out.push(Violation::new("I1", format!("job {} is still {}", j.id, j.state)));
         }
     }

@@ -146,7 +146,8 @@ impl Stream {
         for p in t.publications.values() {
             let said = self.publications.get(&p.id).copied();
             if said != Some(p.state) {
-                let what = format!("publication {} is {} and its events say {said:?}", p.id, p.state);
+                let what =
+                    format!("publication {} is {} and its events say {said:?}", p.id, p.state);
                 out.push(Violation::new("I12", what));
             }
         }

@@ -49,11 +49,7 @@ impl Model {
         l.grace_until_up_ms = l.grace_until_up_ms.max(l.up_ms + grace.as_millis() as i64);
         l.up_ms += up.as_millis() as i64;
         l.ping_seq += 1;
-        Ok(Tick {
-            up_ms: l.up_ms,
-            ping_seq: l.ping_seq,
-            grace_until_up_ms: l.grace_until_up_ms,
-        })
+        Ok(Tick { up_ms: l.up_ms, ping_seq: l.ping_seq, grace_until_up_ms: l.grace_until_up_ms })
     }
 
     pub(super) fn mark_lost(&mut self, epoch: i64) -> Granted<Vec<LostWorker>> {
@@ -71,8 +67,7 @@ impl Model {
             };
             matches!(w.state, WorkerState::Active | WorkerState::Draining) && age > lost_ms
         };
-        let mut found: Vec<i64> =
-            self.t.workers.values().filter(silent).map(|w| w.id).collect();
+        let mut found: Vec<i64> = self.t.workers.values().filter(silent).map(|w| w.id).collect();
         if self.is_broken(Break::MarkWithoutLook) {
             std::mem::swap(&mut found, &mut self.silent_before);
             found.retain(|id| {
@@ -258,9 +253,7 @@ impl Model {
         let any_engine = matches!(t.kind.as_str(), "publish" | "copy");
         let has = |w: &&RawWorker, s: &String| w.shares_ok.contains(s);
         let fits = |w: &RawWorker| {
-            t.need_mcpu <= w.cap_mcpu
-                && t.need_ram <= w.cap_ram
-                && t.need_scratch <= w.cap_scratch
+            t.need_mcpu <= w.cap_mcpu && t.need_ram <= w.cap_ram && t.need_scratch <= w.cap_scratch
         };
         let why = if self.job_state(t.job_id) == JobState::Paused {
             "paused"

@@ -29,7 +29,7 @@ use trix_db::inspect::{FailureCode, RawEvent, RawLeader, RawNode};
 use trix_db::jobs::{Submit, Submitted};
 use trix_db::leader::{JobToPlan, LostWorker, Repaired, Tick};
 use trix_db::{
-    Credentials, Manifest, ProtocolTimes, Publication, Registered, RegisterRequest, SyncReply,
+    Credentials, Manifest, ProtocolTimes, Publication, RegisterRequest, Registered, SyncReply,
     SyncRequest,
 };
 use trix_model::state::JobState;
@@ -132,7 +132,9 @@ impl std::fmt::Debug for Call {
             Call::Sequence => f.write_str(name),
             Call::Takeover(holder, outage) => write!(f, "{name} by {holder} after {outage:?}"),
             Call::Tick(e, since) => write!(f, "{name} of {e} after {since:?}"),
-            Call::AppendPlan(e, j, _) | Call::FailJob(e, j, _) => write!(f, "{name} job {j} of {e}"),
+            Call::AppendPlan(e, j, _) | Call::FailJob(e, j, _) => {
+                write!(f, "{name} job {j} of {e}")
+            }
             Call::MarkLost(e)
             | Call::JobsToPlan(e, _)
             | Call::CacheHits(e)
@@ -393,7 +395,11 @@ impl Model {
                 Some(Break::NaiveSequence) => self.t.head.max(id),
                 _ => self.t.head + 1,
             };
-            self.seqs.push(if self.broken == Some(Break::NaiveSequence) { id } else { self.t.head });
+            self.seqs.push(if self.broken == Some(Break::NaiveSequence) {
+                id
+            } else {
+                self.t.head
+            });
         }
         n as u32
     }

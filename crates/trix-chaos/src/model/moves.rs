@@ -40,7 +40,8 @@ impl Model {
         let Some(to) = from.after(event) else { return illegal() };
         t.state = to;
         t.block_reason = None;
-        let body = json!({ "name": t.name, "kind": t.kind, "from": from, "to": to, "epoch": t.epoch });
+        let body =
+            json!({ "name": t.name, "kind": t.kind, "from": from, "to": to, "epoch": t.epoch });
         let job = t.job_id;
         self.emit("task.state", Some(job), Some(id), with(body, more));
         Ok(())
@@ -209,9 +210,7 @@ impl Model {
                 continue;
             }
             let maker = self.t.outputs.iter().find(|(m, outputs)| {
-                **m != id
-                    && self.t.tasks[m].job_id == job
-                    && outputs.iter().any(|o| o.key == key)
+                **m != id && self.t.tasks[m].job_id == job && outputs.iter().any(|o| o.key == key)
             });
             let Some(maker) = maker.map(|(m, _)| *m) else {
                 return Err(Refusal::Conflict("plan_invalid".into()));

@@ -1,4 +1,4 @@
-//! Publication under the fence: migration 0006.
+//! Publication under the fence: migrations 0006 and 0040.
 
 use serde_json::json;
 use trix_db::inspect::{RawFile, RawPublication};
@@ -33,6 +33,13 @@ impl Model {
                 p.mover_epoch = epoch;
             }
             return self.publication_json(id).ok_or(Refusal::NotFound);
+        }
+        // A call that ran late, of an attempt that is ending.
+        if let Some(id) = self.publication_in(task, &[PublicationState::Conflict])
+            && let Some(p) = self.t.publications.get(&id)
+            && (p.task_id, p.mover_epoch) == (task, epoch)
+        {
+            return Err(Refusal::Refused);
         }
         let (share, target) = (manifest.share.to_string(), manifest.target.to_string());
         let here = |p: &&RawPublication| p.share == share && p.target == target;

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use trix_db::inspect::{FailureCode, RawArtifact, RawAttempt, RawTask, RawWorker};
 use trix_db::{
-    Accepted, ArtifactRef, AttemptResult, Claim, Credentials, Outcome, Publication, Registered,
-    RegisterRequest, ResultVerdict, SyncReply, SyncRequest, Verdict,
+    Accepted, ArtifactRef, AttemptResult, Claim, Credentials, Outcome, Publication,
+    RegisterRequest, Registered, ResultVerdict, SyncReply, SyncRequest, Verdict,
 };
 use trix_model::state::{
     AttemptState, JobEvent, JobState, PublicationEvent, PublicationState, TaskEvent, TaskState,
@@ -168,9 +168,7 @@ impl Model {
                     self.give_back(id, backoff, node, why)
                 }
             }
-            ErrorClass::Resource if n > 3 => {
-                self.fail_task(id, TaskEvent::Fail, f.clone(), why)
-            }
+            ErrorClass::Resource if n > 3 => self.fail_task(id, TaskEvent::Fail, f.clone(), why),
             ErrorClass::Resource => {
                 let disk = matches!(f.code.as_str(), "no_space" | "quota");
                 let active = self.t.workers.values().filter(|w| w.state == WorkerState::Active);
@@ -181,9 +179,7 @@ impl Model {
                 *need = more.min(largest.unwrap_or(*need).max(*need));
                 self.give_back(id, if disk { backoff } else { 0 }, None, why)
             }
-            ErrorClass::Crash if n > 1 => {
-                self.fail_task(id, TaskEvent::Quarantine, f.clone(), why)
-            }
+            ErrorClass::Crash if n > 1 => self.fail_task(id, TaskEvent::Quarantine, f.clone(), why),
             ErrorClass::Crash => self.give_back(id, 0, node, why),
             ErrorClass::Deterministic if self.is_broken(Break::DeterministicRetry) && n < 3 => {
                 self.give_back(id, 0, None, why)
@@ -195,10 +191,8 @@ impl Model {
     /// Takes the running attempts of a worker that is no more. Gives their number.
     pub(super) fn orphan_attempts(&mut self, worker: i64, code: &str) -> Granted<u64> {
         let node = self.t.workers[&worker].node_id;
-        let mine: Vec<i64> = (self.t.running())
-            .filter(|a| a.worker_id == worker)
-            .map(|a| a.task_id)
-            .collect();
+        let mine: Vec<i64> =
+            (self.t.running()).filter(|a| a.worker_id == worker).map(|a| a.task_id).collect();
         let f = transient(code);
         let why = json!({ "class": f.class, "code": code, "worker": worker });
         for id in &mine {
@@ -221,9 +215,11 @@ impl Model {
                 self.give_back(*id, 0, Some(node), why.clone())?;
             }
         }
-        let lost = self.t.attempts.values().filter(|a| {
-            a.worker_id == worker && a.state == AttemptState::Lost
-        });
+        let lost = self
+            .t
+            .attempts
+            .values()
+            .filter(|a| a.worker_id == worker && a.state == AttemptState::Lost);
         let jobs: BTreeSet<i64> = lost
             .map(|a| self.t.tasks[&a.task_id].job_id)
             .filter(|j| self.job_state(*j) == JobState::Cancelling)
@@ -281,9 +277,8 @@ impl Model {
                 || self.is_broken(Break::LostWorkerCommits) && a.worker_id == worker
         };
         let tried = self.t.attempts.get(&(id, epoch));
-        let mine = |a: &&RawAttempt| {
-            a.worker_id == worker && a.state != AttemptState::Lost || lenient(a)
-        };
+        let mine =
+            |a: &&RawAttempt| a.worker_id == worker && a.state != AttemptState::Lost || lenient(a);
         let Some(tried) = tried.filter(mine) else {
             let job = tried.map(|a| self.t.tasks[&a.task_id].job_id);
             let body = json!({ "task": id, "epoch": epoch, "worker": worker,
@@ -320,11 +315,8 @@ impl Model {
                 let Some(made) = done.outputs.iter().find(|m| m.key == o.key) else { continue };
                 match self.t.artifacts.get(&o.key) {
                     None => {
-                        let row = RawArtifact {
-                            key: o.key,
-                            digest: made.digest,
-                            size: made.size as i64,
-                        };
+                        let row =
+                            RawArtifact { key: o.key, digest: made.digest, size: made.size as i64 };
                         self.t.artifacts.insert(o.key, row);
                         let now = self.now();
                         self.made.insert(o.key, now);
@@ -632,7 +624,8 @@ impl Model {
                 && self.publication_in(a.task.0, &BEGUN).is_none()
         });
         let fresh = running.iter().filter(|a| !named.contains(a));
-        let living = |w: &&RawWorker| matches!(w.state, WorkerState::Active | WorkerState::Draining);
+        let living =
+            |w: &&RawWorker| matches!(w.state, WorkerState::Active | WorkerState::Draining);
         Ok(SyncReply::Accepted(Accepted {
             incarnation: self.incarnation,
             ping_seq: ping,

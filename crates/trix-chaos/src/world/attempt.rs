@@ -279,7 +279,12 @@ impl World {
             let PublishFrom::Artifact { key } = f.from else {
                 unreachable!("the plans of a world stage nothing")
             };
-            ManifestFile { name: f.name.clone(), size: 9, sha256: plans::golden(&key), blake3: None }
+            ManifestFile {
+                name: f.name.clone(),
+                size: 9,
+                sha256: plans::golden(&key),
+                blake3: None,
+            }
         });
         Some(Manifest {
             share: p.share.clone(),
@@ -441,9 +446,8 @@ impl World {
     }
 
     fn publication_ends(&mut self, node: usize, a: AttemptId) {
-        let own: Vec<AttemptId> = (self.output.stages_of(a.task).into_iter())
-            .filter(|s| s.epoch <= a.epoch)
-            .collect();
+        let own: Vec<AttemptId> =
+            (self.output.stages_of(a.task).into_iter()).filter(|s| s.epoch <= a.epoch).collect();
         self.output.drop_stages(own);
         self.end_attempt(node, a, Outcome::Ok(TaskResult { outputs: vec![], detail: None }));
     }

@@ -69,7 +69,8 @@ impl World {
         }
         let up = self.model.t.leader.up_ms;
         if up <= self.grace_due {
-            let what = format!("worker {id} was marked at {up}, in the grace until {}", self.grace_due);
+            let what =
+                format!("worker {id} was marked at {up}, in the grace until {}", self.grace_due);
             out.push(Violation::new("I19", what));
         }
     }
@@ -190,9 +191,7 @@ impl World {
         let Call::Sync(r) = call else { return Vec::new() };
         let runs = |a: &AttemptId| {
             let row = self.model.t.attempts.get(&(a.task.0, a.epoch.0));
-            row.is_some_and(|x| {
-                x.state == AttemptState::Running && x.worker_id == r.me.worker.0
-            })
+            row.is_some_and(|x| x.state == AttemptState::Running && x.worker_id == r.me.worker.0)
         };
         r.results.iter().map(|x| x.attempt).filter(runs).collect()
     }

@@ -151,13 +151,39 @@ impl Caller {
 #[derive(Debug)]
 enum Item {
     /// A call reaches the database.
-    Arrive { caller: Caller, number: u64, call: Box<Call>, answer: bool },
+    Arrive {
+        caller: Caller,
+        number: u64,
+        call: Box<Call>,
+        answer: bool,
+    },
     /// An answer reaches the caller; none is a deadline or a broken connection.
-    Answer { caller: Caller, number: u64, answer: Option<Box<Result<Answer, Refusal>>> },
-    Wake { node: usize, generation: u64, wake: u64 },
-    Tell { node: usize, generation: u64, event: Box<Event> },
-    Attempt { node: usize, generation: u64, attempt: AttemptId, due: u64 },
-    Dispatcher { d: usize, generation: u64, turn: Turn },
+    Answer {
+        caller: Caller,
+        number: u64,
+        answer: Option<Box<Result<Answer, Refusal>>>,
+    },
+    Wake {
+        node: usize,
+        generation: u64,
+        wake: u64,
+    },
+    Tell {
+        node: usize,
+        generation: u64,
+        event: Box<Event>,
+    },
+    Attempt {
+        node: usize,
+        generation: u64,
+        attempt: AttemptId,
+        due: u64,
+    },
+    Dispatcher {
+        d: usize,
+        generation: u64,
+        turn: Turn,
+    },
     Client(usize),
     Operator,
     Reader(usize),
@@ -287,7 +313,8 @@ impl World {
             world.at(ms, Item::StartDispatcher(d));
         }
         world.new_clients();
-        for item in [Item::Operator, Item::Fault, Item::SlowWriter, Item::Reader(0), Item::Reader(1)]
+        for item in
+            [Item::Operator, Item::Fault, Item::SlowWriter, Item::Reader(0), Item::Reader(1)]
         {
             let ms = world.rng.between(500, 3000);
             world.at(ms, item);
@@ -523,7 +550,11 @@ impl World {
     fn is_deaf(&self, caller: Caller, out: bool) -> bool {
         match caller {
             Caller::Worker(n) | Caller::Attempt(n, _) => {
-                if out { self.nodes[n].deaf_out } else { self.nodes[n].deaf_in }
+                if out {
+                    self.nodes[n].deaf_out
+                } else {
+                    self.nodes[n].deaf_in
+                }
             }
             Caller::Seat(d) | Caller::Leader(d) | Caller::Prune(d, _) | Caller::Sequencer(d) => {
                 self.dispatchers[d].cut
@@ -546,6 +577,9 @@ impl World {
             // A late one belongs to a session that is over.
             let waits = self.outstanding.get(&caller) == Some(&number);
             if self.seat.is_some() || !waits {
+                if !answer {
+                    return;
+                }
                 let taken = Some(Box::new(Ok(Answer::Done)));
                 return self.at(1, Item::Answer { caller, number, answer: taken });
             }

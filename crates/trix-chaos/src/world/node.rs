@@ -296,7 +296,9 @@ impl World {
         if !changed {
             return;
         }
-        self.note(|w| format!("{name} on {} is {}", w.nodes[n].name, if ok { "ok" } else { "gone" }));
+        self.note(|w| {
+            format!("{name} on {} is {}", w.nodes[n].name, if ok { "ok" } else { "gone" })
+        });
         let event = match ok {
             true => Event::ShareOk(share(name)),
             false => Event::ShareLost(share(name), "gone".into()),

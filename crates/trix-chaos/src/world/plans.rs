@@ -54,7 +54,13 @@ fn source(film: u8) -> SourceRef {
     SourceRef { location, size: 9, mtime_ns: 1 }
 }
 
-fn task(name: String, spec: TaskSpec, needs: &[String], outputs: &[(&str, Key)], mcpu: u32) -> Task {
+fn task(
+    name: String,
+    spec: TaskSpec,
+    needs: &[String],
+    outputs: &[(&str, Key)],
+    mcpu: u32,
+) -> Task {
     Task {
         name,
         spec,

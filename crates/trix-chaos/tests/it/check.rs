@@ -28,7 +28,9 @@ impl Installation {
         let done = trace(&test, 3, &World::run(&setup).calls).await.unwrap();
         assert_eq!(done.difference, None);
         // The files of a world do not exist: here they get bytes.
-        test.execute("update publication_file set size = 5, sha256 = sha256('bytes')").await.unwrap();
+        test.execute("update publication_file set size = 5, sha256 = sha256('bytes')")
+            .await
+            .unwrap();
         test.execute(r#"select audit_v1('{"ip": "", "action": "test", "object": "it"}')"#)
             .await
             .unwrap();
@@ -56,9 +58,7 @@ impl Installation {
             ),
             consumers: Some(vec![(1..=snapshot.head).collect()]),
             golden: Some(
-                (snapshot.files.iter())
-                    .map(|f| (format!("out:{}", f.path), f.sha256))
-                    .collect(),
+                (snapshot.files.iter()).map(|f| (format!("out:{}", f.path), f.sha256)).collect(),
             ),
             sources: Some([(sources.clone(), tree_digest(&sources).unwrap())].into()),
             bare: Some(vec![folder.path().join("bare")]),
@@ -84,7 +84,11 @@ impl Installation {
 
     async fn assert_broken(&self, rule: &str) {
         let report = self.check().await;
-        assert!(report.violations.iter().any(|v| v.rule == rule), "{rule}: {:?}", report.violations);
+        assert!(
+            report.violations.iter().any(|v| v.rule == rule),
+            "{rule}: {:?}",
+            report.violations
+        );
     }
 }
 
@@ -94,14 +98,19 @@ fn write(path: &Path, text: &str) {
 }
 
 /// A done task with a clean record and its own success, and its last attempt.
-const TASK: &str = "(select t.id from task t join attempt x on x.task_id = t.id and x.epoch = t.epoch
+const TASK: &str =
+    "(select t.id from task t join attempt x on x.task_id = t.id and x.epoch = t.epoch
     where t.state = 'done' and x.state = 'succeeded' and not x.result_lost
         and t.fail_counts = '{}' and t.need_mcpu = 1000 order by t.id limit 1)";
 
 /// Rule, what breaks it, what mends it.
 fn planted() -> Vec<(&'static str, String, String)> {
     let sql = |rule, plant: &str, undo: &str| {
-        (rule, plant.replace("TASK", "(select id from picked)"), undo.replace("TASK", "(select id from picked)"))
+        (
+            rule,
+            plant.replace("TASK", "(select id from picked)"),
+            undo.replace("TASK", "(select id from picked)"),
+        )
     };
     let event = |rule, values: &str| {
         let plant = format!("insert into event_in (job_id, task_id, kind, body) values {values}");
