@@ -129,6 +129,9 @@ impl World {
         match turn {
             Turn::Sequence => self.send(Caller::Sequencer(d), Call::Sequence),
             Turn::Seat => {
+                // Each try has a session of its own; one that it knows nothing of any more,
+                // because an answer was doubled or late, was closed before.
+                self.free_seat_later(d);
                 let outage = Duration::from_millis(now - self.dispatchers[d].answered);
                 self.send(Caller::Seat(d), Call::Takeover(format!("dispatcher {d}"), outage));
             }
