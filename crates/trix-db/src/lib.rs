@@ -13,6 +13,7 @@ pub mod explain;
 pub mod fleet;
 pub mod handle;
 pub mod hints;
+pub mod inspect;
 pub mod jobs;
 pub mod leader;
 pub mod operate;
