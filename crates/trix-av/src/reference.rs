@@ -6,6 +6,8 @@
 
 use std::io;
 
+use crate::budget;
+use crate::error::Result;
 use crate::io::Source;
 
 /// Bytes of the head that are looked at.
@@ -64,13 +66,28 @@ pub(crate) struct MovieFacts {
     pub encrypted: Vec<u32>,
     /// End of the last top-level box by its own account, or of a Matroska segment.
     pub claimed_size: u64,
+    /// Boxes of tracks.
+    pub tracks: u64,
+    /// Entries that the tables of tracks and fragments make libav's index have, with every edit's
+    /// repetitions.
+    pub samples: u64,
+    /// Bytes that a compressed header claims to have.
+    pub header_bytes: u64,
+}
+
+impl MovieFacts {
+    /// Compares what the boxes promise with what is taken.
+    pub(crate) fn check(&self) -> Result<()> {
+        budget::STREAMS.check(self.tracks)?;
+        budget::SAMPLES.check(self.samples)?;
+        budget::HEADER_BYTES.check(self.header_bytes)
+    }
 }
 
 /// Walks the boxes of an MP4 or MOV file. Damage ends the walk silently: what
 /// to say of a damaged file is the demuxer's business.
 pub(crate) fn in_movie(source: &mut dyn Source, size: u64) -> io::Result<MovieFacts> {
-    let mut walk =
-        Walk { source, facts: MovieFacts::default(), boxes: 0, tracks: 0, here: Track::default() };
+    let mut walk = Walk { source, facts: MovieFacts::default(), boxes: 0, here: Track::default() };
     walk.children(0, size, 0)?;
     Ok(walk.facts)
 }
@@ -110,7 +127,6 @@ struct Walk<'a> {
     source: &'a mut dyn Source,
     facts: MovieFacts,
     boxes: u32,
-    tracks: u32,
     here: Track,
 }
 
@@ -122,11 +138,32 @@ struct Track {
     /// The data reference, from 1, of each of its sample descriptions.
     used: Vec<usize>,
     encrypted: bool,
+    /// It is sound.
+    sound: bool,
+    /// Samples by the table of sizes.
+    samples: u64,
+    /// Samples by the tables of durations and offsets.
+    timed: u64,
+    /// Every sample lasts one tick.
+    ticks: bool,
+    /// Edits, each of which may show the whole.
+    edits: u64,
+}
+
+impl Track {
+    /// Entries of libav's index. Of sound whose samples have one size and one tick each it keeps
+    /// whole chunks.
+    fn entries(&self) -> u64 {
+        if self.sound && self.ticks {
+            return 0;
+        }
+        self.samples.max(self.timed).saturating_mul(self.edits.max(1))
+    }
 }
 
 impl Walk<'_> {
     fn children(&mut self, mut at: u64, end: u64, depth: u32) -> io::Result<()> {
-        while at + 8 <= end && self.boxes < MAX_BOXES {
+        while at.checked_add(8).is_some_and(|body| body <= end) && self.boxes < MAX_BOXES {
             self.boxes += 1;
             let mut head = [0u8; 16];
             let n = self.source.read_up_to(&mut head, at)?;
@@ -155,28 +192,97 @@ impl Walk<'_> {
 
     fn visit(&mut self, kind: &[u8], body: u64, end: u64, depth: u32) -> io::Result<()> {
         match (depth, kind) {
-            (0, b"moov") | (2, b"mdia") | (3, b"minf") | (4, b"dinf" | b"stbl") => {
-                self.children(body, end, depth + 1)
+            (0, b"moov" | b"moof")
+            | (1, b"cmov")
+            | (2, b"mdia" | b"edts")
+            | (3, b"minf")
+            | (4, b"dinf" | b"stbl") => self.children(body, end, depth + 1),
+            (1, b"traf") => self.children(body, end, 2),
+            (2, b"trun") => {
+                // ISO/IEC 14496-12, 8.8.8: without flags a run says nothing of its samples but
+                // their number.
+                let samples = u64::from(self.word(body + 4)?.unwrap_or(0));
+                self.facts.samples = self.facts.samples.saturating_add(samples);
+                Ok(())
+            }
+            (2, b"cmvd") => {
+                self.facts.header_bytes = u64::from(self.word(body)?.unwrap_or(0));
+                Ok(())
             }
             (1, b"trak") => {
                 self.here = Track::default();
                 self.children(body, end, depth + 1)?;
-                let Track { references, used, encrypted } = std::mem::take(&mut self.here);
+                self.facts.samples = self.facts.samples.saturating_add(self.here.entries());
+                let track = self.facts.tracks as u32;
+                let Track { references, used, encrypted, .. } = std::mem::take(&mut self.here);
                 let is_external =
                     |i: &usize| i.checked_sub(1).and_then(|i| references.get(i)) == Some(&true);
                 if used.iter().any(is_external) {
-                    self.facts.external.push(self.tracks);
+                    self.facts.external.push(track);
                 }
                 if encrypted {
-                    self.facts.encrypted.push(self.tracks);
+                    self.facts.encrypted.push(track);
                 }
-                self.tracks += 1;
+                self.facts.tracks += 1;
                 Ok(())
             }
             (5, b"dref") => self.data_references(body, end),
             (5, b"stsd") => self.sample_descriptions(body, end),
+            (5, b"stsz") => {
+                // 8.7.3.2: a size for all, or a size for each, which the file must then hold.
+                let (all, count) = (self.word(body + 4)?, self.word(body + 8)?);
+                let held = end.saturating_sub(body.saturating_add(12)) / 4;
+                let count = u64::from(count.unwrap_or(0));
+                self.here.samples = if all == Some(0) { count.min(held) } else { count };
+                Ok(())
+            }
+            (5, b"stts" | b"ctts") => self.times(kind == b"stts", body, end),
+            (3, b"hdlr") => {
+                let mut kind = [0; 4];
+                self.source.read_up_to(&mut kind, body + 8)?;
+                self.here.sound = &kind == b"soun";
+                Ok(())
+            }
+            (3, b"elst") => {
+                // 8.6.6: 12 bytes an edit, or 20.
+                let long = self.word(body)?.is_some_and(|flags| flags >> 24 == 1);
+                let held = end.saturating_sub(body.saturating_add(8)) / if long { 20 } else { 12 };
+                self.here.edits = u64::from(self.word(body + 4)?.unwrap_or(0)).min(held);
+                Ok(())
+            }
             _ => Ok(()),
         }
+    }
+
+    /// ISO/IEC 14496-12, 8.6.1: runs of samples with one duration, or one offset, each.
+    fn times(&mut self, durations: bool, body: u64, end: u64) -> io::Result<()> {
+        let claimed = u64::from(self.word(body + 4)?.unwrap_or(0));
+        let mut at = body + 8;
+        let mut left = claimed.min(end.saturating_sub(at) / 8);
+        if durations {
+            self.here.ticks = left == 1 && self.word(at + 4)? == Some(1);
+        }
+        let mut sum = 0u64;
+        let mut block = [0u8; 32 << 10];
+        while left > 0 && sum <= budget::SAMPLES.allowed {
+            let want = (left as usize).min(block.len() / 8) * 8;
+            let got = self.source.read_up_to(&mut block[..want], at)? / 8;
+            sum += block[..got * 8].chunks_exact(8).map(|e| u64::from(be32(e))).sum::<u64>();
+            if got * 8 < want {
+                break;
+            }
+            at += want as u64;
+            left -= got as u64;
+        }
+        self.here.timed = self.here.timed.max(sum);
+        Ok(())
+    }
+
+    /// 32 bits at a place, if the file has them.
+    fn word(&mut self, at: u64) -> io::Result<Option<u32>> {
+        let mut word = [0; 4];
+        let n = self.source.read_up_to(&mut word, at)?;
+        Ok((n == 4).then(|| u32::from_be_bytes(word)))
     }
 
     /// ISO/IEC 14496-12, 8.7.2: flag 1 says "in this file".

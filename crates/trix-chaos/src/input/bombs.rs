@@ -67,19 +67,13 @@ fn one(
         site.keep(ROW, n, &path)?;
     }
     fs::remove_file(&path).context("removing an input")?;
+    let ram = trial.usage.peak_ram >> 20;
+    // At once, because a run of bombs is long and one of them may be the last.
+    println!("       {n} {name}: {:?}, {} ms, {ram} MiB", trial.verdict, trial.usage.cpu_ms);
     let mut counts = lock(counts);
     counts.add(&trial.verdict);
     counts.took(&trial.usage);
     counts.defects(n, name, trial.defects);
-    counts.notes.insert(
-        name.to_owned(),
-        format!(
-            "{:?}, {} ms, {} MiB",
-            trial.verdict,
-            trial.usage.cpu_ms,
-            trial.usage.peak_ram >> 20
-        ),
-    );
     Ok(())
 }
 
@@ -370,7 +364,7 @@ fn annex_b(avc: &[u8]) -> Vec<u8> {
     // Behind the box's head and six bytes: length, set, one byte, length, set.
     let len = usize::from(u16::from_be_bytes([avc[14], avc[15]]));
     let slice = Bits::default().put(8, 0x65).golomb(0).golomb(7).golomb(0).put(4, 0).golomb(0);
-    let slice = slice.put(2, 0).golomb(0).put(200, u64::MAX).end();
+    let slice = slice.put(2, 0).golomb(0).put(64, u64::MAX).end();
     let start = [0u8, 0, 0, 1];
     [&start[..], &avc[16..16 + len], &start, &avc[16 + len + 3..], &start, &slice].concat()
 }

@@ -50,7 +50,7 @@ const RECIPES: &[(&str, &str)] = &[
     ("vp8.ivf", "V -c:v libvpx -deadline realtime -cpu-used 8"),
     ("theora.ogg", "V A -c:v libtheora -c:a libvorbis"),
     ("h264-aac.flv", "V A -c:v libx264 -c:a aac"),
-    ("wmv.asf", "V A -c:v wmv2 -c:a wmav2"),
+    ("mpeg4-mp3.asf", "V A -c:v mpeg4 -c:a libmp3lame"),
     ("nut.nut", "V A -c:v mpeg4 -c:a flac"),
     ("dv.dv", "-f lavfi -i testsrc2=s=720x576:r=25:d=0.12 -c:v dvvideo -pix_fmt yuv420p"),
     ("sound.flac", "A -c:a flac"),

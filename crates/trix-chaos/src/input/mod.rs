@@ -10,6 +10,9 @@ pub mod corpus;
 pub mod damage;
 pub mod forge;
 pub mod mutate;
+pub mod nested;
+pub mod params;
+pub mod paths;
 pub mod report;
 pub mod run;
 pub mod seed;
@@ -33,6 +36,12 @@ pub enum Row {
     B1,
     /// Small files that ask for the world.
     B3,
+    /// Files that name other files and machines.
+    B4,
+    /// Random encoder settings.
+    B5,
+    /// Hostile paths, names and templates.
+    X2,
 }
 
 /// `trix-chaos input`.
@@ -87,13 +96,16 @@ impl Site {
 
 impl Row {
     /// Every row.
-    pub const ALL: &[Row] = &[Row::B1, Row::B3];
+    pub const ALL: &[Row] = &[Row::B1, Row::B3, Row::B4, Row::B5, Row::X2];
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Row::B1 => "B1",
             Row::B3 => "B3",
+            Row::B4 => "B4",
+            Row::B5 => "B5",
+            Row::X2 => "X2",
         }
     }
 
@@ -102,6 +114,9 @@ impl Row {
         match self {
             Row::B1 => 10_000,
             Row::B3 => bombs::bombs().len() as u64,
+            Row::B4 => nested::usual(),
+            Row::B5 => 5000,
+            Row::X2 => 500,
         }
     }
 
@@ -110,6 +125,9 @@ impl Row {
         match self {
             Row::B1 => damage::run(site, seed, extent, 1),
             Row::B3 => bombs::run(site, extent),
+            Row::B4 => nested::run(site, extent),
+            Row::B5 => params::run(site, seed, extent),
+            Row::X2 => paths::run(site, seed, extent),
         }
     }
 }

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+/// Defects that are shown; --resume keeps all of them.
+const SHOWN: usize = 40;
+
 /// What came of one input.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
@@ -43,9 +46,6 @@ pub struct Counts {
     pub peak_ram: u64,
     /// Longest processor time of an attempt in milliseconds.
     pub longest_ms: u64,
-    /// What came of single inputs, by name, where a row is a list of named ones.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub notes: BTreeMap<String, String>,
 }
 
 impl Counts {
@@ -82,7 +82,6 @@ impl Counts {
             *self.crash.entry(code.clone()).or_default() += n;
         }
         self.defects.extend(other.defects.iter().cloned());
-        self.notes.extend(other.notes.clone());
         self.peak_ram = self.peak_ram.max(other.peak_ram);
         self.longest_ms = self.longest_ms.max(other.longest_ms);
     }
@@ -106,11 +105,11 @@ impl Counts {
                 println!("       {title}: {}", codes.join(", "));
             }
         }
-        for (name, note) in &self.notes {
-            println!("       {name}: {note}");
-        }
-        for defect in &self.defects {
+        for defect in self.defects.iter().take(SHOWN) {
             println!("       DEFECT input {} ({}): {}", defect.input, defect.how, defect.what);
+        }
+        if self.defects.len() > SHOWN {
+            println!("       and {} more", self.defects.len() - SHOWN);
         }
     }
 }

@@ -104,7 +104,12 @@ pub fn all(
             Err(panic) => std::panic::resume_unwind(panic),
         })
     })?;
-    Ok(counts.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    Ok(into(counts))
+}
+
+/// The counts of a row that is done.
+pub fn into(counts: Mutex<Counts>) -> Counts {
+    counts.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// The counts, whatever happened to another thread.

@@ -44,6 +44,11 @@ impl Random {
         self.below(n) == 0
     }
 
+    /// One of these texts.
+    pub fn pick_str<'a>(&mut self, all: &[&'a str]) -> &'a str {
+        all[self.below(all.len())]
+    }
+
     /// One of them.
     pub fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {
         &all[self.below(all.len())]
