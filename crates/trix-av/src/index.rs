@@ -699,4 +699,38 @@ mod tests {
         assert_eq!(rising(&seen(&[Some(4), Some(4), Some(4), Some(5)]), 0, 1), [4, 5, 6, 7]);
         assert_eq!(rising(&seen(&[Some(10), Some(5)]), 0, 3), [10, 13]);
     }
+
+    #[test]
+    fn times_at_the_ends_of_64_bits_stay_within_them() {
+        let (low, high) = (i64::MIN + 1, i64::MAX - 1);
+        for times in [
+            vec![Some(low), Some(low), Some(low), Some(high)],
+            vec![Some(high), None, None],
+            vec![Some(high), Some(low), None, Some(high)],
+        ] {
+            for step in [1, i64::MAX] {
+                assert_eq!(rising(&seen(&times), 0, step).len(), times.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_film_is_neither_weeks_long_nor_has_it_a_million_frames_a_second() {
+        let table = |pts: Vec<i64>, end| FrameTable {
+            source: FrameSource::Packets,
+            pts,
+            end,
+            access: Vec::new(),
+        };
+        let millisecond = Rational::new(1, 1000).unwrap();
+        assert!(check_times(&table(vec![0, 40, 80], 120), millisecond).is_ok());
+        assert!(check_times(&table(vec![0, 86_400_000], 172_800_000), millisecond).is_ok());
+        let years = table(vec![0, 31_536_000_000], 63_072_000_000);
+        assert_eq!(check_times(&years, millisecond).unwrap_err().code(), "over_budget");
+        let all = table(vec![i64::MIN + 1, 0], i64::MAX);
+        assert_eq!(check_times(&all, millisecond).unwrap_err().code(), "over_budget");
+        let rush = table((0..2000).collect(), 2000);
+        let microsecond = Rational::new(1, 1_000_000).unwrap();
+        assert_eq!(check_times(&rush, microsecond).unwrap_err().code(), "over_budget");
+    }
 }

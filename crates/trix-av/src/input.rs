@@ -34,8 +34,9 @@ const DEMUXERS: &str = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,mpegvi
 const PROBE: (i64, i64) = (5_000_000, 5_000_000);
 const DEEP_PROBE: (i64, i64) = (64 << 20, 30_000_000);
 /// Where libav itself stops to make streams. Above the budget, so that the
-/// refusal can say by how much it is exceeded; each takes about 5 KB.
-const MAX_STREAMS: c_int = 10_000;
+/// refusal can say by how much it is exceeded; not far, because one of a
+/// transport stream takes 130 KB.
+const MAX_STREAMS: c_int = 1000;
 
 /// The name that libav sees. Empty, some demuxers fail with "out of memory".
 const NEUTRAL_NAME: &std::ffi::CStr = c"in";
@@ -113,6 +114,9 @@ impl<S: Source> Input<S> {
         }
         if let Some(track) = facts.external.first() {
             return Err(AvError::NestedReference { what: format!("external track {track}") });
+        }
+        if facts.reference {
+            return Err(AvError::NestedReference { what: "reference movie".to_owned() });
         }
         facts.check()?;
         if let Some(stream) = facts.encrypted.first() {

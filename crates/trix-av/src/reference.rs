@@ -47,7 +47,9 @@ fn sniff(head: &[u8]) -> Option<&'static str> {
             Some("ASX playlist")
         } else if has(b"<smoothstreamingmedia") {
             Some("Smooth Streaming manifest")
-        } else if has(b"<compositionplaylist") || has(b"<assetmap") {
+        } else if has(b"<playlist") {
+            Some("XSPF playlist")
+        } else if has(b"<compositionplaylist") || has(b"<assetmap") || has(b"<packinglist") {
             Some("IMF package")
         } else {
             None
@@ -66,6 +68,8 @@ pub(crate) struct MovieFacts {
     pub encrypted: Vec<u32>,
     /// End of the last top-level box by its own account, or of a Matroska segment.
     pub claimed_size: u64,
+    /// It names movies to be played in its place.
+    pub reference: bool,
     /// Boxes of tracks.
     pub tracks: u64,
     /// Entries that the tables of tracks and fragments make libav's index have, with every edit's
@@ -73,6 +77,10 @@ pub(crate) struct MovieFacts {
     pub samples: u64,
     /// Bytes that a compressed header claims to have.
     pub header_bytes: u64,
+    /// Samples of each track by its number, and the numbers of the tracks that hold chapters:
+    /// libav reads every sample of those when it opens the file.
+    lengths: Vec<(u32, u64)>,
+    chapter_tracks: Vec<u32>,
 }
 
 impl MovieFacts {
@@ -80,6 +88,8 @@ impl MovieFacts {
     pub(crate) fn check(&self) -> Result<()> {
         budget::STREAMS.check(self.tracks)?;
         budget::SAMPLES.check(self.samples)?;
+        let chapters = self.lengths.iter().filter(|(n, _)| self.chapter_tracks.contains(n));
+        budget::CHAPTERS.check(chapters.map(|(_, samples)| *samples).max().unwrap_or(0))?;
         budget::HEADER_BYTES.check(self.header_bytes)
     }
 }
@@ -138,6 +148,8 @@ struct Track {
     /// The data reference, from 1, of each of its sample descriptions.
     used: Vec<usize>,
     encrypted: bool,
+    /// Its number, by which other tracks refer to it.
+    number: u32,
     /// It is sound.
     sound: bool,
     /// Samples by the table of sizes.
@@ -194,9 +206,14 @@ impl Walk<'_> {
         match (depth, kind) {
             (0, b"moov" | b"moof")
             | (1, b"cmov")
-            | (2, b"mdia" | b"edts")
+            | (2, b"mdia" | b"edts" | b"tref")
             | (3, b"minf")
             | (4, b"dinf" | b"stbl") => self.children(body, end, depth + 1),
+            (1, b"rmra") => {
+                // QuickTime File Format: a reference movie has no tracks but files to play instead.
+                self.facts.reference = true;
+                Ok(())
+            }
             (1, b"traf") => self.children(body, end, 2),
             (2, b"trun") => {
                 // ISO/IEC 14496-12, 8.8.8: without flags a run says nothing of its samples but
@@ -213,6 +230,9 @@ impl Walk<'_> {
                 self.here = Track::default();
                 self.children(body, end, depth + 1)?;
                 self.facts.samples = self.facts.samples.saturating_add(self.here.entries());
+                if self.facts.lengths.len() <= budget::STREAMS.allowed as usize {
+                    self.facts.lengths.push((self.here.number, self.here.samples));
+                }
                 let track = self.facts.tracks as u32;
                 let Track { references, used, encrypted, .. } = std::mem::take(&mut self.here);
                 let is_external =
@@ -243,6 +263,19 @@ impl Walk<'_> {
                 self.here.sound = &kind == b"soun";
                 Ok(())
             }
+            (2, b"tkhd") => {
+                // 8.3.2: behind two times of 32 bits, or of 64.
+                let long = self.word(body)?.is_some_and(|flags| flags >> 24 == 1);
+                self.here.number = self.word(body + if long { 20 } else { 12 })?.unwrap_or(0);
+                Ok(())
+            }
+            (3, b"chap") => {
+                let held = end.saturating_sub(body) / 4;
+                for n in 0..held.min(budget::STREAMS.allowed) {
+                    self.facts.chapter_tracks.extend(self.word(body + 4 * n)?);
+                }
+                Ok(())
+            }
             (3, b"elst") => {
                 // 8.6.6: 12 bytes an edit, or 20.
                 let long = self.word(body)?.is_some_and(|flags| flags >> 24 == 1);
@@ -258,7 +291,12 @@ impl Walk<'_> {
     fn times(&mut self, durations: bool, body: u64, end: u64) -> io::Result<()> {
         let claimed = u64::from(self.word(body + 4)?.unwrap_or(0));
         let mut at = body + 8;
-        let mut left = claimed.min(end.saturating_sub(at) / 8);
+        let held = end.saturating_sub(at) / 8;
+        let mut left = claimed.min(held);
+        if claimed > held {
+            // libav allocates for what a table claims before it finds that it ends.
+            self.here.timed = self.here.timed.max(claimed);
+        }
         if durations {
             self.here.ticks = left == 1 && self.word(at + 4)? == Some(1);
         }
@@ -350,6 +388,8 @@ mod tests {
             (b"<?xml version=\"1.0\"?>\n<MPD xmlns=\"urn\">", Some("DASH manifest")),
             (b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\n", Some("SDP session")),
             (b"ffconcat version 1.0\nfile a.mp4\n", Some("concatenation script")),
+            (b"<?xml version=\"1.0\"?><playlist xmlns=\"http://xspf.org/ns/0/\">", Some("XSPF playlist")),
+            (b"<PackingList xmlns=\"http://www.smpte-ra.org/schemas/2067-2/2016/PKL\">", Some("IMF package")),
             (b"<?xml version=\"1.0\"?><tt xmlns=\"http://www.w3.org/ns/ttml\">", None),
             (b"WEBVTT\n\n", None),
             (b"\0\0\0\x18ftypmp42", None),

@@ -29,6 +29,12 @@ const ROW: &str = "B4";
 const TRACED: &str = "open,openat,openat2,creat,execve,execveat,socket,connect,bind,sendto,sendmsg,\
     readlink,readlinkat,stat,lstat,newfstatat,statx,access,faccessat,faccessat2";
 
+/// Names that a playlist may be hidden under.
+const ENDINGS: &[&str] = &[
+    "mov", "mp4", "m4v", "mkv", "webm", "ts", "m2ts", "mts", "mpg", "mxf", "avi", "wmv", "flv", "ogg",
+    "wav", "mp3", "m3u8", "mpd", "jpg", "%03d.png",
+];
+
 /// What the answer must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
@@ -40,6 +46,8 @@ enum Answer {
 
 struct Reference {
     name: String,
+    /// Its name on the share.
+    file: String,
     bytes: Vec<u8>,
     answer: Answer,
 }
@@ -117,7 +125,7 @@ pub fn run(site: &Site, extent: &Extent) -> Result<Counts> {
 
 /// References of the row, for its usual count.
 pub fn usual() -> u64 {
-    140
+    134
 }
 
 fn strace() -> Result<Option<PathBuf>> {
@@ -153,7 +161,7 @@ fn one(
     let bench = Bench::new(&slots)?;
     let source = site.folder.join(format!("{ROW}-{n}"));
     fs::write(&source, &reference.bytes).context("writing an input")?;
-    let trial = bench.try_file(&source)?;
+    let trial = bench.try_named(&source, &reference.file)?;
     let mut defects = trial.defects;
     let code = trial.failure.as_ref().map_or("", |f| f.code.as_str());
     if reference.answer == Answer::Nested && code != "nested_reference" {
@@ -241,7 +249,9 @@ fn references(bait: &Bait, movie: &[u8], avi: &[u8]) -> Vec<Reference> {
         format!("udp://127.0.0.1:{port}"),
     ];
     let mut all = Vec::new();
-    let mut add = |answer, name: String, bytes: Vec<u8>| all.push(Reference { name, bytes, answer });
+    let mut add = |answer, name: String, bytes: Vec<u8>| {
+        all.push(Reference { name, file: "input.mov".to_owned(), bytes, answer });
+    };
     for target in &targets {
         let hls = format!(
             "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{target}\n#EXT-X-ENDLIST\n"
@@ -309,6 +319,14 @@ fn references(bait: &Bait, movie: &[u8], avi: &[u8]) -> Vec<Reference> {
     add(Answer::Any, "HLS behind an ID3 tag".to_owned(), [&b"ID3\x04\0\0\0\0\0\0"[..], plain.as_bytes()].concat());
     movies(&film, movie, &mut add);
     others(&film, avi, &plain, &mut add);
+    for ending in ENDINGS {
+        all.push(Reference {
+            name: format!("HLS playlist named .{ending}"),
+            file: format!("input.{ending}"),
+            bytes: plain.clone().into_bytes(),
+            answer: Answer::Nested,
+        });
+    }
     all
 }
 
@@ -378,7 +396,6 @@ fn others(film: &str, avi: &[u8], playlist: &str, add: &mut impl FnMut(Answer, S
     gab.extend_from_slice(&(inner.len() as u32).to_le_bytes());
     gab.extend_from_slice(inner);
     let chunk = [b"01tx", &(gab.len() as u32).to_le_bytes()[..], &gab].concat();
-    let text = String::from_utf8_lossy(avi).into_owned();
     let place = avi.windows(4).position(|w| w == b"movi").map_or(avi.len(), |at| at + 4);
     add(Answer::Any, "AVI with a playlist as GAB2".to_owned(), [&avi[..place], &chunk, &avi[place..]].concat());
     let sound = avi.windows(4).position(|w| w == b"auds");
@@ -388,7 +405,6 @@ fn others(film: &str, avi: &[u8], playlist: &str, add: &mut impl FnMut(Answer, S
         let with_text = [&with_text[..place], &chunk, &with_text[place..]].concat();
         add(Answer::Any, "AVI with a subtitle stream of GAB2".to_owned(), with_text);
     }
-    drop(text);
     let tracks = ebml(0x1654_ae6b, picture_track(1, "V_MJPEG", 64, 48, &[]));
     for (name, data) in [("a.m3u8", playlist), ("../../a.srt", "1\n"), ("a.ffconcat", "ffconcat version 1.0\n")] {
         let fields = [ebml(0x466e, name), ebml(0x4660, "text/plain"), ebml(0x465c, data)];

@@ -63,16 +63,22 @@ impl<'a> Bench<'a> {
 
     /// Intake, plan, one chunk. The file must be as it was afterwards.
     pub fn try_file(&self, path: &Path) -> Result<Trial> {
+        self.try_named(path, "input.mov")
+    }
+
+    /// The same under another name on the share.
+    pub fn try_named(&self, path: &Path, name: &str) -> Result<Trial> {
         let before = identity(path)?;
-        let mut trial = self.steps(path)?;
+        let mut trial = self.steps(path, name)?;
         if identity(path)? != before {
             trial.defects.push("the source was changed".to_owned());
         }
         Ok(trial)
     }
 
-    fn steps(&self, path: &Path) -> Result<Trial> {
-        let source = source_ref(path)?;
+    fn steps(&self, path: &Path, name: &str) -> Result<Trial> {
+        let mut source = source_ref(path)?;
+        source.location.path = name.parse().context("naming an input")?;
         let (mut trial, taken) = self.intake(path, &source)?;
         let Some((intake, index)) = taken else { return Ok(trial) };
         // The planner is ours and pure: whatever intake says of a hostile file, it must answer.

@@ -1,0 +1,3 @@
+//! Small counts of every row, and what earlier runs found.
+
+mod input;
