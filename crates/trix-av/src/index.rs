@@ -541,8 +541,7 @@ fn rising(seen: &[Seen], start: i64, step: i64) -> Vec<i64> {
             (None, None) => start,
         };
         if let Some(previous) = previous.filter(|p| *p < time) {
-            usual =
-                if frame.duration > 0 { frame.duration } else { time.saturating_sub(previous) };
+            usual = if frame.duration > 0 { frame.duration } else { time.saturating_sub(previous) };
         } else if frame.duration > 0 {
             usual = frame.duration;
         }

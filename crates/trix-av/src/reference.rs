@@ -272,7 +272,8 @@ impl Walk<'_> {
             (3, b"chap") => {
                 let held = end.saturating_sub(body) / 4;
                 for n in 0..held.min(budget::STREAMS.allowed) {
-                    self.facts.chapter_tracks.extend(self.word(body + 4 * n)?);
+                    let track = self.word(body + 4 * n)?;
+                    self.facts.chapter_tracks.extend(track);
                 }
                 Ok(())
             }
@@ -388,8 +389,14 @@ mod tests {
             (b"<?xml version=\"1.0\"?>\n<MPD xmlns=\"urn\">", Some("DASH manifest")),
             (b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\n", Some("SDP session")),
             (b"ffconcat version 1.0\nfile a.mp4\n", Some("concatenation script")),
-            (b"<?xml version=\"1.0\"?><playlist xmlns=\"http://xspf.org/ns/0/\">", Some("XSPF playlist")),
-            (b"<PackingList xmlns=\"http://www.smpte-ra.org/schemas/2067-2/2016/PKL\">", Some("IMF package")),
+            (
+                b"<?xml version=\"1.0\"?><playlist xmlns=\"http://xspf.org/ns/0/\">",
+                Some("XSPF playlist"),
+            ),
+            (
+                b"<PackingList xmlns=\"http://www.smpte-ra.org/schemas/2067-2/2016/PKL\">",
+                Some("IMF package"),
+            ),
             (b"<?xml version=\"1.0\"?><tt xmlns=\"http://www.w3.org/ns/ttml\">", None),
             (b"WEBVTT\n\n", None),
             (b"\0\0\0\x18ftypmp42", None),

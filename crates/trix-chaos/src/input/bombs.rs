@@ -381,7 +381,10 @@ pub fn bombs() -> Vec<Bomb> {
             k.still(&visual(b"v210", 65_535, 65_535, &[]), &[0x55; 4096])
         }),
         ("H.264 parameter set of 30000x30000 in a movie", |k| {
-            k.still(&visual(b"avc1", 30_000, 30_000, &avc_of(1875, 1875)), &[0, 0, 0, 2, 0x65, 0x88])
+            k.still(
+                &visual(b"avc1", 30_000, 30_000, &avc_of(1875, 1875)),
+                &[0, 0, 0, 2, 0x65, 0x88],
+            )
         }),
         ("H.264 parameter set of 30000x30000, no container", |_| {
             vec![annex_b(&avc_of(1875, 1875)).into()]
@@ -571,7 +574,9 @@ pub fn bombs() -> Vec<Bomb> {
             let parts = [b"fLaC".to_vec(), info, size.to_be_bytes().to_vec(), comments];
             vec![parts.concat().into()]
         }),
-        ("boxes in boxes, 10^5 deep", |k| vec![k.movie.behind(&nested_boxes(b"moov", 100_000)).into()]),
+        ("boxes in boxes, 10^5 deep", |k| {
+            vec![k.movie.behind(&nested_boxes(b"moov", 100_000)).into()]
+        }),
         ("tracks in tracks, 10^5 deep", |k| {
             vec![k.movie.clone().add("moov", &nested_boxes(b"trak", 100_000)).bytes().into()]
         }),
@@ -605,11 +610,15 @@ pub fn bombs() -> Vec<Bomb> {
         ("a frame an hour", |k| spaced(k, 1, 3600)),
         ("a frame a year", |k| spaced(k, 1, 31_536_000)),
         ("10^9 frames a second", |k| spaced(k, 1_000_000_000, 1)),
-        ("a Matroska film that lasts for ever", |k| k.film(1_000_000, f64::INFINITY, &[0, 40], &[])),
+        ("a Matroska film that lasts for ever", |k| {
+            k.film(1_000_000, f64::INFINITY, &[0, 40], &[])
+        }),
         ("a Matroska film that lasts no number", |k| k.film(1_000_000, f64::NAN, &[0, 40], &[])),
         ("Matroska ticks of 2^63 ns", |k| k.film(1 << 63, 1000.0, &[0, 1, 2], &[])),
         ("Matroska ticks of no time", |k| k.film(0, 1000.0, &[0, 1, 2], &[])),
-        ("a Matroska cluster at 2^63", |k| k.film(1_000_000, 1000.0, &[0, i64::MAX as u64, 7], &[])),
+        ("a Matroska cluster at 2^63", |k| {
+            k.film(1_000_000, 1000.0, &[0, i64::MAX as u64, 7], &[])
+        }),
         ("Matroska frames a day apart", |k| {
             let times: Vec<u64> = (0..8).map(|n| n * 86_400_000).collect();
             k.film(1_000_000, 1000.0, &times, &[])
@@ -690,11 +699,10 @@ pub fn bombs() -> Vec<Bomb> {
             k.film(1_000_000, 1000.0, &[0, 40], &[ebml_claiming(0xec, (1 << 56) - 2, [])])
         }),
         ("a compressed movie header that claims 4 GB", |k| cmov(k, u32::MAX, &zlib(1000))),
-        ("a compressed movie header of 256 MB of zeros", |k| {
-            cmov(k, 256 << 20, &zlib(256 << 20))
-        }),
+        ("a compressed movie header of 256 MB of zeros", |k| cmov(k, 256 << 20, &zlib(256 << 20))),
         ("a compressed movie header in itself", |k| {
-            let inner = mp4(b"moov", mp4(b"cmov", [mp4(b"dcom", b"zlib"), mp4(b"cmvd", [0; 8])].concat()));
+            let inner =
+                mp4(b"moov", mp4(b"cmov", [mp4(b"dcom", b"zlib"), mp4(b"cmvd", [0; 8])].concat()));
             let packed = miniz_oxide::deflate::compress_to_vec_zlib(&inner, 9);
             cmov(k, inner.len() as u32, &packed)
         }),
@@ -708,8 +716,7 @@ pub fn bombs() -> Vec<Bomb> {
             vec![matroska(&segment).into()]
         }),
         ("a stripped header of 64 MB on each of 10^4 blocks", |_| {
-            let compression =
-                [number(0x4254, 3), ebml(0x4255, vec![0xff; 64 << 20])].concat();
+            let compression = [number(0x4254, 3), ebml(0x4255, vec![0xff; 64 << 20])].concat();
             let encoding = [number(0x5031, 0), number(0x5032, 1), ebml(0x5034, compression)];
             let encodings = ebml(0x6d80, ebml(0x6240, encoding.concat()));
             let track = picture_track(1, "V_MJPEG", 64, 48, &encodings);

@@ -214,7 +214,8 @@ pub fn matroska(segment: &[Vec<u8>]) -> Vec<u8> {
 
 /// The EBML header of a Matroska file.
 pub fn head() -> Vec<u8> {
-    let fields = [number(0x4286, 1), number(0x42f7, 1), ebml(0x4282, "matroska"), number(0x4287, 4)];
+    let fields =
+        [number(0x4286, 1), number(0x42f7, 1), ebml(0x4282, "matroska"), number(0x4287, 4)];
     ebml(0x1a45_dfa3, fields.concat())
 }
 

@@ -210,9 +210,32 @@ fn elements(bytes: &[u8], mut at: usize, end: usize, depth: u32, sites: &mut Vec
     /// Elements that hold elements: header, segment, seek head, info, tracks and what is in one,
     /// cluster, block group, cues, chapters, tags, attachments.
     const PARENTS: &[u32] = &[
-        0x1a45_dfa3, 0x1853_8067, 0x114d_9b74, 0x4dbb, 0x1549_a966, 0x1654_ae6b, 0xae, 0xe0, 0xe1,
-        0x6d80, 0x6240, 0x5034, 0x55b0, 0x1f43_b675, 0xa0, 0x1c53_bb6b, 0xbb, 0xb7, 0x1043_a770,
-        0x45b9, 0xb6, 0x1254_c367, 0x7373, 0x67c8, 0x1941_a469, 0x61a7,
+        0x1a45_dfa3,
+        0x1853_8067,
+        0x114d_9b74,
+        0x4dbb,
+        0x1549_a966,
+        0x1654_ae6b,
+        0xae,
+        0xe0,
+        0xe1,
+        0x6d80,
+        0x6240,
+        0x5034,
+        0x55b0,
+        0x1f43_b675,
+        0xa0,
+        0x1c53_bb6b,
+        0xbb,
+        0xb7,
+        0x1043_a770,
+        0x45b9,
+        0xb6,
+        0x1254_c367,
+        0x7373,
+        0x67c8,
+        0x1941_a469,
+        0x61a7,
     ];
     while at < end && sites.len() < MAX_SITES {
         let id_len = bytes[at].leading_zeros() as usize + 1;
@@ -273,7 +296,8 @@ mod tests {
 
     #[test]
     fn numbers_of_boxes_and_elements_are_found() {
-        let movie = [b"\0\0\0\x10ftypmp42\0\0\0\0", &b"\0\0\0\x18moov\0\0\0\x10trak\0\0\0\x08free"[..]];
+        let movie =
+            [b"\0\0\0\x10ftypmp42\0\0\0\0", &b"\0\0\0\x18moov\0\0\0\x10trak\0\0\0\x08free"[..]];
         let found = sites(&movie.concat());
         for at in [0, 16, 24, 32] {
             assert!(found.contains(&(at, 4)), "{at} is missing in {found:?}");

@@ -31,8 +31,8 @@ const TRACED: &str = "open,openat,openat2,creat,execve,execveat,socket,connect,b
 
 /// Names that a playlist may be hidden under.
 const ENDINGS: &[&str] = &[
-    "mov", "mp4", "m4v", "mkv", "webm", "ts", "m2ts", "mts", "mpg", "mxf", "avi", "wmv", "flv", "ogg",
-    "wav", "mp3", "m3u8", "mpd", "jpg", "%03d.png",
+    "mov", "mp4", "m4v", "mkv", "webm", "ts", "m2ts", "mts", "mpg", "mxf", "avi", "wmv", "flv",
+    "ogg", "wav", "mp3", "m3u8", "mpd", "jpg", "%03d.png",
 ];
 
 /// What the answer must be.
@@ -193,10 +193,24 @@ fn path(path: &Path) -> Result<String> {
 fn outside(trace: &str) -> Vec<String> {
     /// Read by the loader, the C library, the allocator, or written by the box.
     const SYSTEM: &[&str] = &[
-        "/etc/ld.so", "/lib/", "/lib64/", "/usr/lib/", "/proc/self/", "/proc/sys/vm/overcommit",
-        "/sys/fs/cgroup", "/sys/devices/system/cpu", "/proc/stat", "/proc/cpuinfo", "/dev/urandom",
-        "/sys/devices/system/node", "/etc/localtime", "/proc/meminfo", "/usr/share/zoneinfo",
-        "/proc/mounts", "/sys/kernel/mm", "/etc/gcrypt",
+        "/etc/ld.so",
+        "/lib/",
+        "/lib64/",
+        "/usr/lib/",
+        "/proc/self/",
+        "/proc/sys/vm/overcommit",
+        "/sys/fs/cgroup",
+        "/sys/devices/system/cpu",
+        "/proc/stat",
+        "/proc/cpuinfo",
+        "/dev/urandom",
+        "/sys/devices/system/node",
+        "/etc/localtime",
+        "/proc/meminfo",
+        "/usr/share/zoneinfo",
+        "/proc/mounts",
+        "/sys/kernel/mm",
+        "/etc/gcrypt",
     ];
     let mut found: Vec<String> = trace
         .lines()
@@ -253,9 +267,8 @@ fn references(bait: &Bait, movie: &[u8], avi: &[u8]) -> Vec<Reference> {
         all.push(Reference { name, file: "input.mov".to_owned(), bytes, answer });
     };
     for target in &targets {
-        let hls = format!(
-            "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{target}\n#EXT-X-ENDLIST\n"
-        );
+        let hls =
+            format!("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{target}\n#EXT-X-ENDLIST\n");
         add(Answer::Nested, format!("HLS playlist of {target}"), hls.into_bytes());
         let concat = format!("ffconcat version 1.0\nfile '{target}'\n");
         add(Answer::Nested, format!("concatenation of {target}"), concat.into_bytes());
@@ -278,29 +291,69 @@ fn references(bait: &Bait, movie: &[u8], avi: &[u8]) -> Vec<Reference> {
         add(Answer::Nested, format!("HLS {what}"), text.into_bytes());
     }
     for (what, text) in [
-        ("SDP", format!("v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=video {port} RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n")),
+        (
+            "SDP",
+            format!(
+                "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=video {port} RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"
+            ),
+        ),
         ("PLS", format!("[playlist]\nFile1={film}\nLength1=2\nNumberOfEntries=1\n")),
         ("reference", format!("[Reference]\nRef1={film}\n")),
         ("QuickTime link", format!("RTSPtext\nrtsp://127.0.0.1:{port}/a.mov\n")),
         ("SMIL text", format!("SMILtext\n<smil><body><video src=\"{film}\"/></body></smil>\n")),
         ("SMIL", format!("<smil><body><video src=\"{film}\"/></body></smil>")),
         ("ASX", format!("<asx version=\"3.0\"><entry><ref href=\"{film}\"/></entry></asx>")),
-        ("Smooth Streaming", format!("<?xml version=\"1.0\"?><SmoothStreamingMedia MajorVersion=\"2\"><StreamIndex Url=\"{film}\"/></SmoothStreamingMedia>")),
-        ("IMF composition", format!("<?xml version=\"1.0\"?>\n<CompositionPlaylist xmlns=\"http://www.smpte-ra.org/schemas/2067-3/2016\"><Id>urn:uuid:1</Id><a>{film}</a></CompositionPlaylist>")),
-        ("IMF asset map", format!("<?xml version=\"1.0\"?>\n<AssetMap xmlns=\"http://www.smpte-ra.org/schemas/429-9/2007/AM\"><Path>{film}</Path></AssetMap>")),
-        ("XSPF", format!("<?xml version=\"1.0\"?><playlist xmlns=\"http://xspf.org/ns/0/\"><trackList><track><location>{film}</location></track></trackList></playlist>")),
-        ("IMF packing list", format!("<?xml version=\"1.0\"?>\n<PackingList xmlns=\"http://www.smpte-ra.org/schemas/2067-2/2016/PKL\"><OriginalFileName>{film}</OriginalFileName></PackingList>")),
+        (
+            "Smooth Streaming",
+            format!(
+                "<?xml version=\"1.0\"?><SmoothStreamingMedia MajorVersion=\"2\"><StreamIndex Url=\"{film}\"/></SmoothStreamingMedia>"
+            ),
+        ),
+        (
+            "IMF composition",
+            format!(
+                "<?xml version=\"1.0\"?>\n<CompositionPlaylist xmlns=\"http://www.smpte-ra.org/schemas/2067-3/2016\"><Id>urn:uuid:1</Id><a>{film}</a></CompositionPlaylist>"
+            ),
+        ),
+        (
+            "IMF asset map",
+            format!(
+                "<?xml version=\"1.0\"?>\n<AssetMap xmlns=\"http://www.smpte-ra.org/schemas/429-9/2007/AM\"><Path>{film}</Path></AssetMap>"
+            ),
+        ),
+        (
+            "XSPF",
+            format!(
+                "<?xml version=\"1.0\"?><playlist xmlns=\"http://xspf.org/ns/0/\"><trackList><track><location>{film}</location></track></trackList></playlist>"
+            ),
+        ),
+        (
+            "IMF packing list",
+            format!(
+                "<?xml version=\"1.0\"?>\n<PackingList xmlns=\"http://www.smpte-ra.org/schemas/2067-2/2016/PKL\"><OriginalFileName>{film}</OriginalFileName></PackingList>"
+            ),
+        ),
         ("M3U without a head", format!("{film}\n")),
         ("cue sheet", format!("FILE \"{film}\" WAVE\n  TRACK 01 AUDIO\n    INDEX 01 00:00:00\n")),
         ("concatenation without a head", format!("file '{film}'\n")),
-        ("VobSub index", format!("# VobSub index file, v7\nid: en, index: 0\ntimestamp: 00:00:00:000, filepos: 0\n# {film}\n")),
+        (
+            "VobSub index",
+            format!(
+                "# VobSub index file, v7\nid: en, index: 0\ntimestamp: 00:00:00:000, filepos: 0\n# {film}\n"
+            ),
+        ),
         ("ffmetadata", format!(";FFMETADATA1\ntitle={film}\n")),
         ("image sequence", format!("{film}%03d.png\n")),
         ("AviSynth script", format!("AviSource(\"{film}\")\n")),
     ] {
         let answer = match what {
-            "M3U without a head" | "cue sheet" | "concatenation without a head" | "VobSub index"
-            | "ffmetadata" | "image sequence" | "AviSynth script" => Answer::Any,
+            "M3U without a head"
+            | "cue sheet"
+            | "concatenation without a head"
+            | "VobSub index"
+            | "ffmetadata"
+            | "image sequence"
+            | "AviSynth script" => Answer::Any,
             _ => Answer::Nested,
         };
         add(answer, what.to_owned(), text.into_bytes());
@@ -316,7 +369,11 @@ fn references(bait: &Bait, movie: &[u8], avi: &[u8]) -> Vec<Reference> {
     }
     let wide: Vec<u8> = plain.encode_utf16().flat_map(u16::to_le_bytes).collect();
     add(Answer::Any, "HLS in UTF-16".to_owned(), [&b"\xff\xfe"[..], &wide].concat());
-    add(Answer::Any, "HLS behind an ID3 tag".to_owned(), [&b"ID3\x04\0\0\0\0\0\0"[..], plain.as_bytes()].concat());
+    add(
+        Answer::Any,
+        "HLS behind an ID3 tag".to_owned(),
+        [&b"ID3\x04\0\0\0\0\0\0"[..], plain.as_bytes()].concat(),
+    );
     movies(&film, movie, &mut add);
     others(&film, avi, &plain, &mut add);
     for ending in ENDINGS {
@@ -352,15 +409,30 @@ fn movies(film: &str, movie: &[u8], add: &mut impl FnMut(Answer, String, Vec<u8>
         add(Answer::Nested, format!("movie with {what} reference"), dref(&[entry]));
     }
     // An alias that says that it is in this file is one of a careless writer, and harmless.
-    add(Answer::Any, "movie with a reference to itself".to_owned(), dref(&[mp4(b"alis", flagged(1, &alias))]));
+    add(
+        Answer::Any,
+        "movie with a reference to itself".to_owned(),
+        dref(&[mp4(b"alis", flagged(1, &alias))]),
+    );
     add(
         Answer::Nested,
         "movie with an unused and a used reference".to_owned(),
         dref(&[mp4(b"alis", flagged(0, &alias)), mp4(b"url ", flagged(1, &[]))]),
     );
-    let link = mp4(b"rmda", mp4(b"rdrf", [words(&[0]), b"url ".to_vec(), words(&[url.len() as u32]), url.clone().into_bytes()].concat()));
+    let link = mp4(
+        b"rmda",
+        mp4(
+            b"rdrf",
+            [words(&[0]), b"url ".to_vec(), words(&[url.len() as u32]), url.clone().into_bytes()]
+                .concat(),
+        ),
+    );
     let link = mp4(b"moov", mp4(b"rmra", link));
-    add(Answer::Nested, "reference movie".to_owned(), [mp4(b"ftyp", b"qt  \0\0\0\0"), link].concat());
+    add(
+        Answer::Nested,
+        "reference movie".to_owned(),
+        [mp4(b"ftyp", b"qt  \0\0\0\0"), link].concat(),
+    );
 }
 
 /// An alias record with the bait's path in both spellings (QuickTime File Format, "alis").
@@ -397,7 +469,11 @@ fn others(film: &str, avi: &[u8], playlist: &str, add: &mut impl FnMut(Answer, S
     gab.extend_from_slice(inner);
     let chunk = [b"01tx", &(gab.len() as u32).to_le_bytes()[..], &gab].concat();
     let place = avi.windows(4).position(|w| w == b"movi").map_or(avi.len(), |at| at + 4);
-    add(Answer::Any, "AVI with a playlist as GAB2".to_owned(), [&avi[..place], &chunk, &avi[place..]].concat());
+    add(
+        Answer::Any,
+        "AVI with a playlist as GAB2".to_owned(),
+        [&avi[..place], &chunk, &avi[place..]].concat(),
+    );
     let sound = avi.windows(4).position(|w| w == b"auds");
     if let Some(at) = sound {
         let mut with_text = avi.to_vec();
@@ -406,7 +482,9 @@ fn others(film: &str, avi: &[u8], playlist: &str, add: &mut impl FnMut(Answer, S
         add(Answer::Any, "AVI with a subtitle stream of GAB2".to_owned(), with_text);
     }
     let tracks = ebml(0x1654_ae6b, picture_track(1, "V_MJPEG", 64, 48, &[]));
-    for (name, data) in [("a.m3u8", playlist), ("../../a.srt", "1\n"), ("a.ffconcat", "ffconcat version 1.0\n")] {
+    for (name, data) in
+        [("a.m3u8", playlist), ("../../a.srt", "1\n"), ("a.ffconcat", "ffconcat version 1.0\n")]
+    {
         let fields = [ebml(0x466e, name), ebml(0x4660, "text/plain"), ebml(0x465c, data)];
         let list = ebml(0x1941_a469, ebml(0x61a7, fields.concat()));
         let file = matroska(&[info(1_000_000, 1000.0), tracks.clone(), list]);
@@ -423,9 +501,17 @@ fn others(film: &str, avi: &[u8], playlist: &str, add: &mut impl FnMut(Answer, S
     let file = matroska(&[info(1_000_000, 1000.0), tracks, chapters]);
     add(Answer::Any, "Matroska with a chapter of another segment".to_owned(), file);
     for (what, text) in [
-        ("ASS with an include", format!("[Script Info]\nScriptType: v4.00+\nCollisions: Normal\n[Events]\nDialogue: 0,0:00:00.00,0:00:01.00,Default,,0,0,0,,{{\\fn{film}}}x\n")),
+        (
+            "ASS with an include",
+            format!(
+                "[Script Info]\nScriptType: v4.00+\nCollisions: Normal\n[Events]\nDialogue: 0,0:00:00.00,0:00:01.00,Default,,0,0,0,,{{\\fn{film}}}x\n"
+            ),
+        ),
         ("SRT with a link", format!("1\n00:00:00,000 --> 00:00:01,000\n<img src=\"{film}\">\n")),
-        ("WebVTT with a style", format!("WEBVTT\n\nSTYLE\n@import url(\"{film}\");\n\n00:00.000 --> 00:01.000\nx\n")),
+        (
+            "WebVTT with a style",
+            format!("WEBVTT\n\nSTYLE\n@import url(\"{film}\");\n\n00:00.000 --> 00:01.000\nx\n"),
+        ),
     ] {
         add(Answer::Any, what.to_owned(), text.into_bytes());
     }

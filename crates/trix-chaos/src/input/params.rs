@@ -95,13 +95,7 @@ fn sources(slots: &Slots, folder: &Path) -> Result<Vec<Source>> {
         .collect()
 }
 
-fn one(
-    slots: &Slots,
-    sources: &[Source],
-    seed: u64,
-    n: u64,
-    counts: &Mutex<Counts>,
-) -> Result<()> {
+fn one(slots: &Slots, sources: &[Source], seed: u64, n: u64, counts: &Mutex<Counts>) -> Result<()> {
     let mut random = Random::of(seed, ROW, n);
     let source = random.pick(sources);
     let text = profile(&mut random);
@@ -291,13 +285,18 @@ fn value(kind: &Kind, random: &mut Random) -> String {
             values.join(",")
         }
         Kind::OffOr(kind) => {
-            if random.one_in(3) { "false".to_owned() } else { value(kind, random) }
+            if random.one_in(3) {
+                "false".to_owned()
+            } else {
+                value(kind, random)
+            }
         }
     }
 }
 
 fn nonsense(random: &mut Random) -> String {
-    let all = ["", " ", "-1", "99999999999999999999", "nan", "1e9", "%n%n%s", "1:2=3", "0x7f", "−5"];
+    let all =
+        ["", " ", "-1", "99999999999999999999", "nan", "1e9", "%n%n%s", "1:2=3", "0x7f", "−5"];
     (*random.pick(&all)).to_owned()
 }
 

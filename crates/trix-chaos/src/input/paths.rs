@@ -167,11 +167,54 @@ type Told = (String, Verdict, Vec<String>);
 /// A path of hostile parts.
 fn hostile_path(random: &mut Random) -> String {
     const PARTS: &[&str] = &[
-        "..", ".", "", "up", "out", "absolute", "hop", "loop", "proc", "fd", "real", "film-link.mov",
-        "film.mov", "secret.mov", "outside", "hard.mov", "pipe.mov", "%2e%2e", "%2f", "..%00", "\0",
-        "..\\..", "C:", "CON", "nul.mov", "~", "~root", "$HOME", "`id`", "...", ".. ", " ..",
-        "\u{202e}vom.mlif", "\u{ff0e}\u{ff0e}", "\u{2025}", "e\u{301}", "é", "inner", "-rf", "new",
-        "a\nb", "\u{7f}", "\u{200b}", "..;", "etc", "passwd", "self", "root",
+        "..",
+        ".",
+        "",
+        "up",
+        "out",
+        "absolute",
+        "hop",
+        "loop",
+        "proc",
+        "fd",
+        "real",
+        "film-link.mov",
+        "film.mov",
+        "secret.mov",
+        "outside",
+        "hard.mov",
+        "pipe.mov",
+        "%2e%2e",
+        "%2f",
+        "..%00",
+        "\0",
+        "..\\..",
+        "C:",
+        "CON",
+        "nul.mov",
+        "~",
+        "~root",
+        "$HOME",
+        "`id`",
+        "...",
+        ".. ",
+        " ..",
+        "\u{202e}vom.mlif",
+        "\u{ff0e}\u{ff0e}",
+        "\u{2025}",
+        "e\u{301}",
+        "é",
+        "inner",
+        "-rf",
+        "new",
+        "a\nb",
+        "\u{7f}",
+        "\u{200b}",
+        "..;",
+        "etc",
+        "passwd",
+        "self",
+        "root",
     ];
     let mut text = random.pick_str(&["", "", "", "/", "//", "./", "../", "\\"]).to_owned();
     for i in 0..1 + random.below(5) {
@@ -288,8 +331,7 @@ fn swap(ground: &Ground, random: &mut Random) -> Result<Told> {
         let removed = if meta.is_dir() { fs::remove_dir_all(at) } else { fs::remove_file(at) };
         removed.context("removing what turned")?;
     }
-    let verdict =
-        if refused > 0 { Verdict::Refused("swapped".to_owned()) } else { Verdict::Ok };
+    let verdict = if refused > 0 { Verdict::Refused("swapped".to_owned()) } else { Verdict::Ok };
     Ok((format!("swap of {name}"), verdict, defects))
 }
 
@@ -314,11 +356,55 @@ impl Film {
 
 fn hostile_name(random: &mut Random) -> String {
     const NAMES: &[&str] = &[
-        "..", ".", "../..", "/etc/passwd", "a/b", "a\\b", "..\\..", ".trix", ".trix/stage", ".trix-share",
-        "CON", "nul", "com1.mov", "LPT9", "aux.tar.gz", "{title}", "{source}", "{", "}", "{}", "{title",
-        "%2e%2e%2f", "\u{202e}gpj.exe", "\u{200f}", "\u{2066}x\u{2069}", "name.", "name ", " name", "...",
-        "a:b", "a*?<>|\"", "\0", "a\nb", "e\u{301}", "é", "Ǆ", "ﬁlm", "İ", "-rf", "~", "", " ", "\t",
-        "manifest.json", "v1", "\u{ff0f}etc", "\u{2215}etc", "\u{0338}", "🎬",
+        "..",
+        ".",
+        "../..",
+        "/etc/passwd",
+        "a/b",
+        "a\\b",
+        "..\\..",
+        ".trix",
+        ".trix/stage",
+        ".trix-share",
+        "CON",
+        "nul",
+        "com1.mov",
+        "LPT9",
+        "aux.tar.gz",
+        "{title}",
+        "{source}",
+        "{",
+        "}",
+        "{}",
+        "{title",
+        "%2e%2e%2f",
+        "\u{202e}gpj.exe",
+        "\u{200f}",
+        "\u{2066}x\u{2069}",
+        "name.",
+        "name ",
+        " name",
+        "...",
+        "a:b",
+        "a*?<>|\"",
+        "\0",
+        "a\nb",
+        "e\u{301}",
+        "é",
+        "Ǆ",
+        "ﬁlm",
+        "İ",
+        "-rf",
+        "~",
+        "",
+        " ",
+        "\t",
+        "manifest.json",
+        "v1",
+        "\u{ff0f}etc",
+        "\u{2215}etc",
+        "\u{0338}",
+        "🎬",
     ];
     match random.below(8) {
         0 => "ж".repeat(100 + random.below(200)),
@@ -331,9 +417,25 @@ fn hostile_name(random: &mut Random) -> String {
 /// A template of a profile, filled by the planner.
 fn template(film: &Film, random: &mut Random) -> Result<Told> {
     const TEMPLATES: &[&str] = &[
-        "{title}", "{title}/{source}", "films/{title}", "{profile}/{title}/{source}", "x{title}y",
-        "{title}.{source}", "../{title}", "/{title}", "{title}/..", "a//{title}", ".trix/{title}",
-        "{unknown}", "{title", "{title}}", "..{title}", "./{title}", "{title}/", "", ".trix-{title}",
+        "{title}",
+        "{title}/{source}",
+        "films/{title}",
+        "{profile}/{title}/{source}",
+        "x{title}y",
+        "{title}.{source}",
+        "../{title}",
+        "/{title}",
+        "{title}/..",
+        "a//{title}",
+        ".trix/{title}",
+        "{unknown}",
+        "{title",
+        "{title}}",
+        "..{title}",
+        "./{title}",
+        "{title}/",
+        "",
+        ".trix-{title}",
     ];
     let template = random.pick_str(TEMPLATES);
     let (title, source) = (hostile_name(random), hostile_name(random));
@@ -351,8 +453,7 @@ fn template(film: &Film, random: &mut Random) -> Result<Told> {
         return Ok((how, refused("bad_path"), Vec::new()));
     };
     from.location = location;
-    let plan =
-        plan1(&profile, &film.intake, &from, &film.engine, &title, Delivery::Shares);
+    let plan = plan1(&profile, &film.intake, &from, &film.engine, &title, Delivery::Shares);
     let plan = match plan {
         Ok(plan) => plan,
         Err(e) => return Ok((how, Verdict::Refused(Failure::from(e).code), Vec::new())),
@@ -379,7 +480,9 @@ fn template(film: &Film, random: &mut Random) -> Result<Told> {
 fn unsafe_part(part: &str) -> Option<&'static str> {
     let device = part.split('.').next().unwrap_or("").trim_end().to_ascii_uppercase();
     let numbered = |prefix: &str| {
-        device.strip_prefix(prefix).is_some_and(|n| n.len() == 1 && n.as_bytes()[0].is_ascii_digit())
+        device
+            .strip_prefix(prefix)
+            .is_some_and(|n| n.len() == 1 && n.as_bytes()[0].is_ascii_digit())
     };
     let mark = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     if matches!(part, "" | "." | "..") {
@@ -396,7 +499,10 @@ fn unsafe_part(part: &str) -> Option<&'static str> {
         Some("turns the direction of text")
     } else if part.ends_with(['.', ' ']) {
         Some("ends with what Windows drops")
-    } else if matches!(device.as_str(), "CON" | "PRN" | "AUX" | "NUL") || numbered("COM") || numbered("LPT") {
+    } else if matches!(device.as_str(), "CON" | "PRN" | "AUX" | "NUL")
+        || numbered("COM")
+        || numbered("LPT")
+    {
         Some("is a device of Windows")
     } else {
         None

@@ -57,7 +57,10 @@ impl Part {
         let part: Part = serde_json::from_slice(&bytes)
             .with_context(|| format!("{} is no part of a campaign", path.display()))?;
         if part.program != program {
-            println!("{row}: the part of {} inputs is of another program; stale", part.counts.inputs);
+            println!(
+                "{row}: the part of {} inputs is of another program; stale",
+                part.counts.inputs
+            );
             return Ok(None);
         }
         Ok(Some(part))

@@ -105,10 +105,8 @@ impl<'a> Bench<'a> {
         for rendition in &mut chunk.renditions {
             rendition.run_over = rendition.run_over.min(FRAMES);
         }
-        let inputs = vec![
-            (InputName::Source, open(path)?),
-            (InputName::Artifact(chunk.index), index),
-        ];
+        let inputs =
+            vec![(InputName::Source, open(path)?), (InputName::Artifact(chunk.index), index)];
         let spec = TaskSpec::EncodeChunk(chunk);
         let attempt = self.slots.run(&spec, &outputs, &cost, inputs, &self.caps)?;
         trial.took(&attempt, "encoding");
@@ -122,8 +120,7 @@ impl<'a> Bench<'a> {
         path: &Path,
         source: &SourceRef,
     ) -> Result<(Trial, Option<(IntakeResult, File)>)> {
-        let plan =
-            plan0(source, &[], &self.profile, self.slots.engine(), Delivery::Folder)?;
+        let plan = plan0(source, &[], &self.profile, self.slots.engine(), Delivery::Folder)?;
         let task: &Task = plan.tasks.first().context("plan 0 is empty")?;
         let inputs = vec![(InputName::Source, open(path)?)];
         let attempt = self.slots.run(&task.spec, &task.outputs, &task.cost, inputs, &self.caps)?;
