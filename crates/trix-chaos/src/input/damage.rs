@@ -27,7 +27,7 @@ pub fn run(site: &Site, seed: u64, extent: &Extent, every: usize) -> Result<Coun
     let unharmed = fine(site, &bench, &clips)?;
     let baseline = Baseline::take()?;
     let mut counts = run::all(extent, &|n, counts| one(site, &bench, &clips, seed, n, counts))?;
-    let after = baseline.grown()?.into_iter().chain(slots.orphans()?);
+    let after = baseline.grown(128 << 20)?.into_iter().chain(slots.orphans()?);
     counts.defects(extent.from + extent.count, "after all", after.chain(unharmed));
     Ok(counts)
 }

@@ -66,7 +66,7 @@ pub fn run(site: &Site, seed: u64, extent: &Extent) -> Result<Counts> {
     let sources = sources(&slots, &site.folder.join("pictures"))?;
     let baseline = Baseline::take()?;
     let mut counts = run::all(extent, &|n, counts| one(&slots, &sources, seed, n, counts))?;
-    counts.defects(extent.from + extent.count, "after all", baseline.grown()?);
+    counts.defects(extent.from + extent.count, "after all", baseline.grown(128 << 20)?);
     counts.defects(extent.from + extent.count, "after all", slots.orphans()?);
     Ok(counts)
 }

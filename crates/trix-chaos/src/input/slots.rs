@@ -249,16 +249,15 @@ impl Baseline {
         Ok(Baseline { descriptors, resident: resident << 10 })
     }
 
-    /// What grew since.
-    pub fn grown(&self) -> Result<Vec<String>> {
-        /// Room for the report and for what the allocator keeps.
-        const SLACK: u64 = 128 << 20;
+    /// What grew since; memory by more than `slack`, which is room for the report, for what the
+    /// row makes its inputs of, and for what the allocator keeps of it.
+    pub fn grown(&self, slack: u64) -> Result<Vec<String>> {
         let now = Baseline::take()?;
         let mut defects = Vec::new();
         if now.descriptors > self.descriptors {
             defects.push(format!("{} descriptors, before {}", now.descriptors, self.descriptors));
         }
-        if now.resident > self.resident + SLACK {
+        if now.resident > self.resident + slack {
             defects.push(format!(
                 "{} MiB resident, before {}",
                 now.resident >> 20,
