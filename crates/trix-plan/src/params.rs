@@ -244,7 +244,11 @@ pub fn check_picture(settings: &VideoSettings, picture: &Picture) -> Result<(), 
     let (width, height) = (picture.width, picture.height);
     let on = |key: &str| settings.params.get(key).is_some_and(|v| v == "1");
     match settings.variant {
-        VideoVariant::X265_8 | VideoVariant::X265_10 | VideoVariant::X265_12
+        VideoVariant::X265_8
+        | VideoVariant::X265_10
+        | VideoVariant::X265_12
+        | VideoVariant::Rav1e8
+        | VideoVariant::Rav1e10
             if width.min(height) < 16 =>
         {
             Err(format!("{} takes sides of 16 at least", settings.variant))
@@ -1367,6 +1371,34 @@ mod tests {
             threads: 1,
             params: BTreeMap::new(),
         }
+    }
+
+    #[test]
+    fn settings_that_the_library_refuses_together_are_refused_by_name() {
+        let settings = |rate: RateControl, threads, params: &[(&str, &str)]| VideoSettings {
+            variant: VideoVariant::X265_8,
+            preset: "fast".into(),
+            tune: None,
+            rate,
+            keyint: 0,
+            threads,
+            params: params.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+        };
+        let qp = || RateControl::Qp { qp: 20 };
+        let vbv = crate::encoder::Vbv { max_kbps: 500, buffer_kbit: 500 };
+        let capped = RateControl::Bitrate { kbps: 500, vbv: Some(vbv) };
+        let strict = [("strict-cbr", "yes")];
+        assert!(check_settings(&settings(qp(), 1, &strict)).is_err());
+        assert!(check_settings(&settings(capped, 1, &strict)).is_ok());
+        assert!(check_settings(&settings(qp(), 1, &[("slices", "3")])).is_err());
+        assert!(check_settings(&settings(qp(), 2, &[("slices", "3")])).is_ok());
+        let small = Picture { width: 64, height: 2, format: trix_model::PixelFormat::YUV420P8 };
+        assert!(check_picture(&settings(qp(), 1, &[]), &small).is_err());
+        let mut interlaced = settings(qp(), 1, &[("tff", "1")]);
+        interlaced.variant = VideoVariant::X264_8;
+        let odd = Picture { width: 64, height: 22, ..small };
+        assert!(check_picture(&interlaced, &odd).is_err());
+        assert!(check_picture(&interlaced, &Picture { height: 24, ..odd }).is_ok());
     }
 
     #[test]
