@@ -7,6 +7,7 @@
 //! | `breaks` | safeguards that are taken out, to see that the checker notices |
 //! | `campaign` | many seeds on all cores; the smallest run that shows a violation |
 //! | `replay` | traces of the world against the real PostgreSQL, state by state |
+//! | `input` | hostile files, references, parameters and names for the real slot |
 //! | `check` | the invariants: rules over the tables, folders and journals |
 //!
 //! The worker's mind ([`trix_worker::core`]) and the dispatcher's pass
@@ -16,6 +17,7 @@
 pub mod breaks;
 pub mod campaign;
 pub mod check;
+pub mod input;
 pub mod model;
 pub mod replay;
 pub mod rng;
