@@ -1,3 +1,4 @@
 //! Tests of trix-model from outside.
 
 mod index;
+mod states;
