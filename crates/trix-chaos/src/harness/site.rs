@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -91,6 +92,7 @@ pub struct Site {
     net: Option<Mutex<Net>>,
     roles: Mutex<BTreeMap<Role, Process>>,
     begun: Instant,
+    keep: AtomicBool,
 }
 
 impl Site {
@@ -136,6 +138,7 @@ impl Site {
             net: net.map(Mutex::new),
             roles: Mutex::new(BTreeMap::new()),
             begun: Instant::now(),
+            keep: AtomicBool::new(false),
         };
         std::fs::write(site.config(), site.configuration())?;
         let migrated = Command::new(trix_binary()?)
@@ -203,8 +206,8 @@ impl Site {
     }
 
     /// Leaves the folder where it is when the site ends.
-    pub fn keep(&mut self) {
-        self.folder.disable_cleanup(true);
+    pub fn keep(&self) {
+        self.keep.store(true, Ordering::Relaxed);
     }
 
     fn config(&self) -> PathBuf {
@@ -445,8 +448,8 @@ impl Site {
         if let Err(e) = self.token() {
             return Some(format!("{e:#}"));
         }
-        let query = "select count(distinct node_id) from worker where state = 'active' \
-            and shares_ok @> array['incoming', 'archive', 'output', 'preview', 'cache']";
+        let query = "select count(distinct w.node_id) from worker w join node n on n.id = w.node_id \
+            where n.name like 'worker-%' and w.state = 'active' and w.shares_ok @> array['incoming', 'archive', 'output', 'preview', 'cache']";
         match self.number(query).await {
             Ok(n) if n == i64::from(self.options.workers) => None,
             Ok(n) => Some(format!("{n} workers are active")),
@@ -482,6 +485,7 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
+        self.folder.disable_cleanup(self.keep.load(Ordering::Relaxed));
         lock(&self.roles).clear();
         let mut cluster = lock(&self.cluster);
         cluster.resume();

@@ -99,6 +99,11 @@ impl Trial {
         *self.report.faults.entry(fault.to_owned()).or_default() += 1;
     }
 
+    /// Counts what happened many times.
+    pub fn count_many(&mut self, fault: &str, times: u64) {
+        *self.report.faults.entry(fault.to_owned()).or_default() += times;
+    }
+
     /// Sleeps for about `mean`, as the gaps of a Poisson process are.
     pub async fn gap(&mut self, mean: Duration) {
         let gap = mean.mul_f64(-(1.0 - self.rng.unit()).ln()).min(mean * 5);
@@ -191,9 +196,7 @@ impl Trial {
             self.report.violations.push("I16: an advisory lock is left".to_owned());
         }
         if !self.report.violations.is_empty() {
-            if let Some(site) = Arc::get_mut(&mut self.site) {
-                site.keep();
-            }
+            self.site.keep();
             eprintln!("the folder is kept: {}", self.site.path().display());
         }
         Ok(self.report)
