@@ -365,8 +365,21 @@ impl Site {
         tokio::task::block_in_place(|| work(&mut lock(&self.cluster)))
     }
 
+    /// Stops all of the server's processes where they stand: connections stay open, and
+    /// nobody answers on them.
+    pub fn freeze_server(&self) {
+        self.server(|cluster| cluster.pause());
+        for process in server_processes() {
+            // It may have ended by itself meanwhile.
+            let _ = kill_process(process.pid, Signal::STOP);
+        }
+    }
+
     /// Starts the server if it does not run, and lets it go on if it is stopped.
     pub fn server_up(&self) -> Result<()> {
+        for process in server_processes() {
+            let _ = kill_process(process.pid, Signal::CONT);
+        }
         self.server(|cluster| {
             cluster.resume();
             if cluster.pid().is_none() { cluster.start() } else { Ok(()) }
@@ -525,6 +538,15 @@ pub fn trix_binary() -> Result<PathBuf> {
         bail!("{} does not exist: cargo build -p trix-cli, or name it in TRIX_BIN", beside.display());
     }
     Ok(beside)
+}
+
+/// The processes of PostgreSQL. In a namespace of the harness's own there is no other server;
+/// elsewhere the whole machine's would be meant, so none is.
+fn server_processes() -> Vec<Seen> {
+    if !net::is_inside() {
+        return Vec::new();
+    }
+    process::all().into_iter().filter(|p| p.name == "postgres").collect()
 }
 
 /// Slots whose parent is `pid`.

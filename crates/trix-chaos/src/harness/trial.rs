@@ -206,10 +206,10 @@ impl Trial {
     /// often is taken up again, as its operator would.
     async fn end_of_jobs(&mut self, client: &Client) -> Result<usize> {
         const OPEN: &str = "select count(*) from job where state not in ('succeeded', 'failed', 'cancelled')";
-        const KILLED: &str = "select j.id from job j where j.state = 'failed' and not exists \
-            (select from task t where t.job_id = j.id and (t.state = 'failed' \
-              or t.state = 'quarantined' and coalesce(t.failure->>'class', '') <> 'crash' \
-                and coalesce(t.failure->>'code', '') <> 'poison'))";
+        // What was killed too often is in quarantine, for its operator to look at.
+        const KILLED: &str = "select j.id from job j where j.state = 'failed' \
+            and exists (select from task t where t.job_id = j.id and t.state = 'quarantined') \
+            and not exists (select from task t where t.job_id = j.id and t.state = 'failed')";
         let begun = Instant::now();
         let mut patience = (self.site.number("select count(*) from task where state in ('done')").await?, Instant::now());
         loop {

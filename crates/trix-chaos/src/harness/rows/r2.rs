@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::super::client::LoadOptions;
 use super::super::net::Cut;
@@ -14,49 +14,79 @@ use super::super::trial::{Order, Trial};
 /// Lengths of a partition, in parts of T_lost.
 const LENGTHS: [f64; 4] = [0.5, 1.0, 2.0, 5.0];
 
+/// Workers of the site, and how many of them may be cut off at a time: somebody must be left
+/// to take over.
+const WORKERS: u8 = 6;
+const CUT_AT_ONCE: usize = 4;
+
+/// A link that is cut.
+struct Open {
+    worker: u8,
+    length: Duration,
+    until: Instant,
+    /// The incarnation that was cut off.
+    before: i64,
+}
+
+/// A worker that was marked while it was cut off, and can be heard again.
+struct Returning {
+    worker: u8,
+    before: i64,
+    healed: Instant,
+}
+
 pub async fn run(order: Order) -> Result<Ended> {
     let load = LoadOptions { work_ms: 600, ..LoadOptions::default() };
-    let mut trial = Trial::start("R2", order, SiteOptions::default(), load, 2).await?;
+    let options = SiteOptions { workers: WORKERS, mcpu: 2000, ..SiteOptions::default() };
+    let mut trial = Trial::start("R2", order, options, load, 2).await?;
     let lost = trial.site.times().lost;
+    let (mut open, mut returning): (Vec<Open>, Vec<Returning>) = (Vec::new(), Vec::new());
     let mut returns = Vec::new();
     let mut short_marks = 0;
-    while trial.goes_on() {
-        trial.gap(Duration::from_millis(300)).await;
-        // Two of the four at once, so that there is always somebody to take over.
-        let workers = trial.site.options().workers;
-        let first = 1 + trial.rng.below(workers.into()) as u8;
-        let second = first % workers + 1;
-        let mut cut = BTreeMap::new();
-        for n in [first, second] {
-            let (kind, length) = (*trial.rng.pick(Cut::ALL), *trial.rng.pick(&LENGTHS));
-            cut.insert(n, (kind, length));
-        }
-        let marked = incarnations(&trial).await?;
-        let begun = Instant::now();
-        for (n, (kind, length)) in &cut {
-            trial.say(|| format!("worker-{n}: {} for {length} T_lost", kind.as_str()));
-            trial.site.cut(Role::Worker(*n), *kind)?;
-            trial.count(&format!("cuts ({})", kind.as_str()));
-        }
-        let mut open: Vec<_> = cut.iter().map(|(n, (_, length))| (*n, lost.mul_f64(*length))).collect();
-        open.sort_by_key(|(_, length)| *length);
-        for (n, length) in open {
-            tokio::time::sleep(length.saturating_sub(begun.elapsed())).await;
-            trial.site.mend(Role::Worker(n))?;
-            let before = marked.get(&n).copied().context("a worker without a row")?;
-            // A worker that was cut off for half of T_lost must not be marked; what else its
-            // row says is read before it has come back.
-            let now = incarnations(&trial).await?;
-            let is_marked = is_lost(&trial, before).await?;
-            if length < lost && is_marked {
+    let mut next = Instant::now();
+    while trial.goes_on() || !open.is_empty() || !returning.is_empty() {
+        pause().await;
+        let incarnations = incarnations(&trial).await?;
+        let (over, still): (Vec<_>, Vec<_>) =
+            open.into_iter().partition(|cut| cut.until <= Instant::now());
+        open = still;
+        for cut in over {
+            // Before the link is mended: a worker that comes back is no longer marked.
+            let is_marked = is_lost(&trial, cut.before).await?;
+            trial.site.mend(Role::Worker(cut.worker))?;
+            if is_marked && cut.length < lost {
                 short_marks += 1;
-                trial.say(|| format!("worker-{n} was marked after {length:?}"));
+                trial.say(|| format!("worker-{} was marked within {:?}", cut.worker, cut.length));
             }
-            if is_marked && now.get(&n) == Some(&before) {
+            if is_marked && incarnations.get(&cut.worker) == Some(&cut.before) {
                 let healed = Instant::now();
-                returns.push(back(&trial, n, before, healed).await?);
+                returning.push(Returning { worker: cut.worker, before: cut.before, healed });
             }
         }
+        returning.retain(|r| {
+            let is_back = incarnations.get(&r.worker).is_some_and(|id| *id > r.before)
+                || r.healed.elapsed() > Duration::from_secs(60);
+            if is_back {
+                returns.push(r.healed.elapsed());
+            }
+            !is_back
+        });
+        if Instant::now() < next || open.len() >= CUT_AT_ONCE || !trial.goes_on() {
+            continue;
+        }
+        next = Instant::now() + Duration::from_millis(trial.rng.between(100, 900));
+        let worker = 1 + trial.rng.below(WORKERS.into()) as u8;
+        let (kind, length) = (*trial.rng.pick(Cut::ALL), *trial.rng.pick(&LENGTHS));
+        let is_busy = open.iter().any(|cut| cut.worker == worker)
+            || returning.iter().any(|r| r.worker == worker);
+        let Some(before) = incarnations.get(&worker).copied().filter(|_| !is_busy) else {
+            continue;
+        };
+        trial.say(|| format!("worker-{worker}: {} for {length} T_lost", kind.as_str()));
+        trial.site.cut(Role::Worker(worker), kind)?;
+        trial.count(&format!("cuts ({})", kind.as_str()));
+        let length = lost.mul_f64(length);
+        open.push(Open { worker, length, until: Instant::now() + length, before });
     }
     let mut report = trial.finish().await?;
     if short_marks > 0 {
@@ -88,15 +118,4 @@ async fn incarnations(trial: &Trial) -> Result<BTreeMap<u8, i64>> {
 async fn is_lost(trial: &Trial, worker: i64) -> Result<bool> {
     let query = format!("select count(*) from worker where id = {worker} and state = 'lost'");
     Ok(trial.site.number(&query).await? > 0)
-}
-
-/// Waits for the next incarnation.
-async fn back(trial: &Trial, n: u8, before: i64, healed: Instant) -> Result<Duration> {
-    while healed.elapsed() < Duration::from_secs(60) {
-        if incarnations(trial).await?.get(&n).is_some_and(|id| *id > before) {
-            break;
-        }
-        pause().await;
-    }
-    Ok(healed.elapsed())
 }

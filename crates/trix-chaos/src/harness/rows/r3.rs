@@ -1,4 +1,4 @@
-//! R3 and R4: the database is away, in four ways, while everybody goes on.
+//! R3 and R4: the database is away, in five ways, while everybody goes on.
 
 use std::time::{Duration, Instant};
 
@@ -24,12 +24,16 @@ pub async fn run(order: Order) -> Result<Ended> {
         let longest = LONGEST.mul_f64(order.scale);
         // Short ones more often: the square of an even distribution.
         let outage = shortest + (longest - shortest).mul_f64(trial.rng.unit().powi(2));
-        let kind = trial.rng.below(4);
+        let kind = trial.rng.below(5);
         let running = trial.site.slots().len();
         let worked = trial.work_done();
         let name = match kind {
             0 => {
                 trial.site.server(|cluster| cluster.pause());
+                "outages (no new connections)"
+            }
+            4 => {
+                trial.site.freeze_server();
                 "outages (server stands still)"
             }
             1 => {
@@ -53,10 +57,9 @@ pub async fn run(order: Order) -> Result<Ended> {
         if running > 0 && outage > Duration::from_millis(300) && !rose {
             stood_still += 1;
         }
-        if kind == 3 {
-            trial.site.net(|net| net.cut_server(false))?;
-        } else {
-            trial.site.server_up()?;
+        match kind {
+            3 => trial.site.net(|net| net.cut_server(false))?,
+            _ => trial.site.server_up()?,
         }
         leader_back.push(first_tick(&trial).await?);
     }
