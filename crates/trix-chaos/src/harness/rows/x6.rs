@@ -23,7 +23,8 @@ pub async fn run(order: Order) -> Result<Ended> {
     let db = Db::open(trial.site.url(), trial.site.times())?;
     let mut wrong = Vec::new();
     while trial.goes_on() {
-        let liar = Liar::register(&trial, &db).await?;
+        let engine = if trial.rng.one_in(2) { ENGINE } else { slot::ENGINE };
+        let liar = Liar::register(&trial, &db, engine).await?;
         for (lie, outcome) in liar.tell_all(&mut trial).await? {
             trial.count(lie);
             if let Some(accepted) = outcome {
@@ -40,11 +41,11 @@ pub async fn run(order: Order) -> Result<Ended> {
     Ok(Ended::Ran(report))
 }
 
-/// An engine that no job is pinned to, so that the liar is given no work.
+/// An engine that nobody else has: no job may come to be pinned to it.
 const ENGINE: &str = "a liar's engine";
 
-/// What it has to give.
-const NOTHING: Resources = Resources { mcpu: 0, ram: 0, scratch: 0 };
+/// What it says that it has.
+const ROOM: Resources = Resources { mcpu: 1000, ram: 4 << 30, scratch: 4 << 30 };
 
 /// A worker of an enrolled node, as a thief would run it.
 struct Liar {
@@ -53,7 +54,7 @@ struct Liar {
 }
 
 impl Liar {
-    async fn register(trial: &Trial, db: &Db) -> Result<Liar> {
+    async fn register(trial: &Trial, db: &Db, engine: &str) -> Result<Liar> {
         let node = "liar";
         let secret = db.enrol_node(node).await?.secret;
         let request = RegisterRequest {
@@ -62,8 +63,8 @@ impl Liar {
             boot_id: "none".to_owned(),
             pid: 1,
             version: "0".to_owned(),
-            engine: ENGINE.to_owned(),
-            capacity: NOTHING,
+            engine: engine.to_owned(),
+            capacity: ROOM,
             shares_ok: Vec::new(),
         };
         let registered = db.register(request).await?;
@@ -115,9 +116,9 @@ impl Liar {
             me: me.clone(),
             progress: Vec::new(),
             results: vec![result],
-            free: NOTHING,
+            free: ROOM,
             shares_ok: Vec::new(),
-            engine: ENGINE.to_owned(),
+            engine: slot::ENGINE.to_owned(),
             want: 0,
         };
         self.db.sync(request).await
@@ -127,13 +128,12 @@ impl Liar {
     /// invention. It is believed, for nobody can know better yet: whoever reads them finds out,
     /// and they are made again. True when there was a chunk to lie about.
     async fn claim_and_lie(&self, trial: &Trial) -> Result<bool> {
-        let room = Resources { mcpu: 1000, ram: 4 << 30, scratch: 4 << 30 };
         let shares = SHARES.iter().map(|(name, _)| name.parse()).collect::<Result<Vec<_>, _>>();
         let mut request = SyncRequest {
             me: self.me.clone(),
             progress: Vec::new(),
             results: Vec::new(),
-            free: room,
+            free: ROOM,
             shares_ok: shares.context("the harness's own shares")?,
             engine: slot::ENGINE.to_owned(),
             want: 1,
