@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
 use time::OffsetDateTime;
 use trix_db::DbError;
-use trix_db::access::{AuditEntry, Principal};
+use trix_db::access::{Audit, Principal};
 
 use crate::origins::CookieKind;
 use crate::problem::Problem;
@@ -60,15 +60,9 @@ impl Caller {
         }
     }
 
-    /// A row for the audit trail.
-    pub fn audit(&self, action: &str, object: impl ToString) -> AuditEntry {
-        AuditEntry {
-            principal: Some(self.id),
-            ip: self.ip.clone(),
-            action: action.to_owned(),
-            object: object.to_string(),
-            detail: serde_json::Value::Null,
-        }
+    /// Who makes a change, for the audit trail.
+    pub fn audit(&self, action: &str) -> Audit {
+        Audit { principal: Some(self.id), ip: self.ip.clone(), action: action.to_owned() }
     }
 
     fn new(p: Principal, kind: PrincipalKind, ip: String) -> Caller {

@@ -28,7 +28,6 @@ mod share_watch;
 mod state;
 mod tail;
 mod ui;
-mod wanted;
 mod ws;
 
 pub use config::{ApiConfig, DEFAULT_PORT};

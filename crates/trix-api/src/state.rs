@@ -11,7 +11,6 @@ use trix_db::Db;
 use crate::health::Health;
 use crate::origins::Origins;
 use crate::password::Brake;
-use crate::problem::Problem;
 use crate::share_watch::Shares;
 use crate::tail::Tail;
 
@@ -77,18 +76,6 @@ impl App {
             ended_sessions: broadcast::Sender::new(64),
             cancel,
         }))
-    }
-
-    /// Runs a change to its end even if the client goes away: otherwise a change
-    /// could be committed without its row in the audit trail.
-    pub async fn finish<T: Send + 'static>(
-        &self,
-        change: impl Future<Output = Result<T, Problem>> + Send + 'static,
-    ) -> Result<T, Problem> {
-        match tokio::spawn(change).await {
-            Ok(result) => result,
-            Err(e) => Err(Problem::internal("changing something", &e)),
-        }
     }
 }
 

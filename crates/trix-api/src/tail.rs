@@ -7,9 +7,9 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use trix_db::Db;
 use trix_db::events::{Event, EventHead};
+use trix_db::jobs::RunningJob;
 
 use crate::health::Health;
-use crate::wanted::Wanted as _;
 use crate::ws::{AttemptProgress, JobProgress};
 
 /// Batches that a WebSocket may lag behind before it is closed with 4008.
@@ -176,8 +176,8 @@ async fn wait_until_ok(health: &mut watch::Receiver<Health>) {
     }
 }
 
-impl From<Vec<crate::wanted::RunningJob>> for Snapshot {
-    fn from(running: Vec<crate::wanted::RunningJob>) -> Snapshot {
+impl From<Vec<RunningJob>> for Snapshot {
+    fn from(running: Vec<RunningJob>) -> Snapshot {
         let mut snapshot = Snapshot::default();
         for r in running {
             let (job, c) = (r.job.0, r.counts);
@@ -185,9 +185,9 @@ impl From<Vec<crate::wanted::RunningJob>> for Snapshot {
             snapshot.jobs.push(JobProgress { job, fraction: fraction(&c), running: count });
             snapshot.attempts.extend(r.attempts.into_iter().map(|a| AttemptProgress {
                 job,
-                task: a.task.0,
-                epoch: a.epoch.0,
-                progress: a.progress.into(),
+                task: a.attempt.task.0,
+                epoch: a.attempt.epoch.0,
+                progress: a.progress.unwrap_or_default().into(),
             }));
         }
         snapshot

@@ -313,7 +313,12 @@ fn rotate(source: &VideoFrame, format: PixelFormat, rotation: u16) -> Result<Vid
                 };
                 let at = sy as usize * from.stride + sx as usize * size;
                 let x = x as usize * size;
-                row[x..x + size].copy_from_slice(&from.data[at..at + size]);
+                // A length that the compiler knows: any other is a call for every sample.
+                match size {
+                    1 => row[x] = from.data[at],
+                    2 => row[x..x + 2].copy_from_slice(&from.data[at..at + 2]),
+                    n => row[x..x + n].copy_from_slice(&from.data[at..at + n]),
+                }
             }
         }
     }

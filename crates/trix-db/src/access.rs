@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::serde::rfc3339;
+use trix_model::Digest;
 
 use crate::error::DbError;
 use crate::handle::Db;
@@ -97,7 +98,19 @@ pub struct Secret {
     pub secret: String,
 }
 
-/// One mutating call, for the audit trail.
+/// Who makes a change, for its row in the audit trail; what is changed the database
+/// knows itself. See [`Db::audited`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    /// Who; `None` for somebody who signs in by this very call.
+    pub principal: Option<i64>,
+    /// From which address.
+    pub ip: String,
+    /// What: `job.cancel`.
+    pub action: String,
+}
+
+/// One mutating call, as the audit trail has it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AuditEntry {
     /// Who; `None` before log-in.
@@ -124,6 +137,38 @@ pub struct AuditRow {
     /// What.
     #[serde(flatten)]
     pub entry: AuditEntry,
+    /// sha256 over the object's row before; `None` when there was none.
+    pub before: Option<Digest>,
+    /// The same after.
+    pub after: Option<Digest>,
+}
+
+/// A token with what its bearer may do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TokenWithRole {
+    /// The token.
+    #[serde(flatten)]
+    pub token: TokenRow,
+    /// What it may do.
+    pub role: Role,
+}
+
+/// How somebody shows who they are; see [`Db::sign_in`].
+#[derive(Clone, Copy, Debug)]
+pub enum SignIn<'a> {
+    /// The caller has checked the password of this principal.
+    Password(i64),
+    /// A one-time link, which is used up.
+    Link(&'a str),
+    /// The set-up link with name and password hash of the first administrator.
+    SetUp {
+        /// The link's secret.
+        link: &'a str,
+        /// Name of the new account.
+        name: &'a str,
+        /// Its hash (argon2id in PHC form).
+        password_hash: &'a str,
+    },
 }
 
 /// What has to be known to log a person in by password.
@@ -233,6 +278,36 @@ impl Db {
         self.all(&sql::TOKENS, &json!({ "principal": principal })).await
     }
 
+    /// All tokens, newest first.
+    pub async fn all_tokens(&self) -> Result<Vec<TokenWithRole>, DbError> {
+        self.all(&sql::TOKENS_OF_ALL, &Value::Null).await
+    }
+
+    /// Makes an account for a program, with its token. A taken name is refused with
+    /// `name_taken`.
+    pub async fn create_program(
+        &self,
+        name: &str,
+        role: Role,
+        expires_at: Option<OffsetDateTime>,
+    ) -> Result<Secret, DbError> {
+        #[derive(Deserialize)]
+        struct Made {
+            token: i64,
+        }
+        let secret = new_secret();
+        let expires_at = expires_at.map(|t| t.unix_timestamp());
+        let args =
+            json!({ "name": name, "role": role, "secret": secret, "expires_at": expires_at });
+        let made: Made = self.one(&sql::PROGRAM_CREATE, &args).await?;
+        Ok(Secret { id: made.token, secret })
+    }
+
+    /// Revokes any token; for those who may.
+    pub async fn revoke_any_token(&self, token: i64) -> Result<(), DbError> {
+        self.exec(&sql::TOKEN_REVOKE, &json!({ "token": token })).await
+    }
+
     /// Revokes a token of a principal.
     pub async fn revoke_token(&self, principal: i64, token: i64) -> Result<(), DbError> {
         self.exec(&sql::TOKEN_REVOKE, &json!({ "principal": principal, "token": token })).await
@@ -252,6 +327,37 @@ impl Db {
             "secret": secret, "seconds": lasts.as_secs(),
         });
         Ok(Secret { id: self.one(&sql::SESSION_CREATE, &args).await?, secret })
+    }
+
+    /// Opens a session of somebody who shows who they are, all in one change: a link
+    /// is used up only by a session that exists, and the set-up link makes the first
+    /// administrator with it. [`DbError::Denied`] when the link is good for nothing.
+    pub async fn sign_in(
+        &self,
+        how: SignIn<'_>,
+        agent: &str,
+        ip: &str,
+        lasts: std::time::Duration,
+    ) -> Result<(Principal, Secret), DbError> {
+        #[derive(Deserialize)]
+        struct Made {
+            session: i64,
+            principal: Principal,
+        }
+        let secret = new_secret();
+        let mut args =
+            json!({ "agent": agent, "ip": ip, "secret": secret, "seconds": lasts.as_secs() });
+        match how {
+            SignIn::Password(principal) => args["principal"] = json!(principal),
+            SignIn::Link(link) => args["link"] = json!(link),
+            SignIn::SetUp { link, name, password_hash } => {
+                args["link"] = json!(link);
+                args["name"] = json!(name);
+                args["password_hash"] = json!(password_hash);
+            }
+        }
+        let made: Made = self.one(&sql::SIGN_IN, &args).await?;
+        Ok((made.principal, Secret { id: made.session, secret }))
     }
 
     /// Whose session it is; [`DbError::Denied`] when it is good for nothing.

@@ -97,6 +97,11 @@ impl Db {
         self.one(&sql::EVENT_HEAD, &Value::Null).await
     }
 
+    /// The cluster's id, which stays when a restore changes the incarnation.
+    pub async fn cluster_id(&self) -> Result<Uuid, DbError> {
+        self.one(&sql::CLUSTER_ID, &Value::Null).await
+    }
+
     /// Numbers waiting events. When another process is at it, does nothing.
     pub async fn sequence_events(&self) -> Result<Sequenced, DbError> {
         self.one(&sql::SEQUENCE, &json!({ "limit": SEQUENCER_BATCH })).await
@@ -109,22 +114,6 @@ impl Db {
 
     /// A listener that is woken after events were numbered.
     pub async fn hints(&self) -> Result<Hints, DbError> {
-        const OPERATION: &str = "listening for hints";
-        let after = self.times().connect;
-        let connect = async {
-            let pool = sqlx::postgres::PgPoolOptions::new()
-                .max_connections(1)
-                .acquire_timeout(after)
-                .connect_with(self.options().clone())
-                .await?;
-            let mut listener = PgListener::connect_with(&pool).await?;
-            listener.eager_reconnect(false);
-            listener.listen("trix_events").await?;
-            Ok(Hints { listener })
-        };
-        match tokio::time::timeout(after, connect).await {
-            Ok(hints) => hints.map_err(|e| DbError::from_sqlx(OPERATION, e)),
-            Err(_) => Err(DbError::Deadline { operation: OPERATION, after }),
-        }
+        Ok(Hints { listener: self.listen("trix_events").await? })
     }
 }

@@ -16,6 +16,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::types::Json;
 use sqlx::{ConnectOptions, PgConnection, PgPool, Row};
 
+use crate::access::Audit;
 use crate::error::DbError;
 use crate::sql::Statement;
 use crate::times::ProtocolTimes;
@@ -33,6 +34,8 @@ static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
 #[derive(Clone)]
 pub struct Db {
     inner: Arc<Inner>,
+    /// Goes along with every call as `audit`; see [`Db::audited`].
+    audit: Option<Arc<Audit>>,
 }
 
 struct Inner {
@@ -92,7 +95,14 @@ impl Db {
         ]);
         let pool = RwLock::new((0, new_pool(&options, &times, connections)));
         let timeouts = AtomicU32::new(0);
-        Ok(Db { inner: Arc::new(Inner { options, times, connections, pool, timeouts }) })
+        let inner = Inner { options, times, connections, pool, timeouts };
+        Ok(Db { inner: Arc::new(inner), audit: None })
+    }
+
+    /// A handle whose every change writes its row of the audit trail in its own
+    /// transaction. For one change: what only reads takes no notice.
+    pub fn audited(&self, by: Audit) -> Db {
+        Db { inner: self.inner.clone(), audit: Some(Arc::new(by)) }
     }
 
     /// The protocol's times that this handle was opened with.
@@ -143,6 +153,9 @@ impl Db {
         let operation = statement.operation;
         let decode = |source| DbError::Decode { operation, source };
         let mut args = serde_json::to_value(args).map_err(decode)?;
+        if let (Some(by), Value::Object(args)) = (&self.audit, &mut args) {
+            args.insert("audit".into(), serde_json::to_value(by.as_ref()).map_err(decode)?);
+        }
         scrub(&mut args);
         let mut tries = 0;
         let rows = loop {

@@ -1,5 +1,7 @@
 //! Jobs as the api sees them: submit, look, cancel, retry.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -84,6 +86,8 @@ pub struct JobRow {
     pub failure: Option<Failure>,
     /// Tasks by state, and the weights for a progress bar.
     pub counts: TaskCounts,
+    /// Its publication for the interface (poster, thumbnails, proxy), once there is one.
+    pub preview: Option<i64>,
 }
 
 /// How many tasks of a job are in which state.
@@ -226,10 +230,66 @@ pub struct JobFilter {
     pub before: Option<JobId>,
     /// Only these states; empty for all.
     pub states: Vec<JobState>,
-    /// Only titles that contain this text, case ignored.
-    pub title: Option<String>,
-    /// At most so many; 1 to 500.
+    /// Only jobs whose title or first source's path contains this, case ignored.
+    pub text: Option<String>,
+    /// At most so many; 1 to 501, so that a page of 500 can look one ahead.
     pub limit: u32,
+}
+
+/// A job of which something runs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunningJob {
+    /// Which.
+    pub job: JobId,
+    /// All its tasks by state.
+    pub counts: TaskCounts,
+    /// What runs of it.
+    pub attempts: Vec<RunningAttempt>,
+}
+
+/// See [`RunningJob`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunningAttempt {
+    /// Which attempt.
+    #[serde(flatten)]
+    pub attempt: AttemptId,
+    /// How far it is, once its worker has told.
+    pub progress: Option<Progress>,
+}
+
+/// The state of the whole.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Overview {
+    /// Identity of the database's history; a restore changes it.
+    pub incarnation: uuid::Uuid,
+    /// Number of the newest migration.
+    pub schema_version: i64,
+    /// Number of the newest event.
+    pub event_head: i64,
+    /// Who leads, or led last; `None` before anybody has.
+    pub leader: Option<LeaderRow>,
+    /// Jobs by state.
+    pub jobs: BTreeMap<String, i64>,
+    /// Tasks of jobs under way by state.
+    pub tasks: BTreeMap<String, i64>,
+    /// Workers by state, ended ones included.
+    pub workers: BTreeMap<String, i64>,
+}
+
+/// The leading dispatcher.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaderRow {
+    /// Number of takeovers so far.
+    pub epoch: i64,
+    /// Who it is, for people.
+    pub holder: String,
+    /// When it took over.
+    #[serde(with = "rfc3339")]
+    pub since: OffsetDateTime,
+    /// Milliseconds that the database was up under a leader.
+    pub up_ms: i64,
+    /// True while somebody holds the seat.
+    pub alive: bool,
 }
 
 /// A node, with its newest worker.
@@ -322,9 +382,56 @@ impl Db {
         self.one(&sql::SUBMIT, &args).await
     }
 
+    /// What an earlier submit with this principal and key made, so that a repetition
+    /// is answered before anything is looked at. Another body is refused like by
+    /// [`Db::submit`].
+    pub async fn submitted(
+        &self,
+        principal: i64,
+        key: &str,
+        request_hash: Digest,
+    ) -> Result<Option<Submitted>, DbError> {
+        #[derive(Deserialize)]
+        struct Earlier {
+            job: JobId,
+            same: bool,
+        }
+        let args = json!({ "principal": principal, "key": key, "request_hash": request_hash });
+        match self.optional::<Earlier>(&sql::SUBMITTED, &args).await? {
+            None => Ok(None),
+            Some(Earlier { job, same: true }) => Ok(Some(Submitted { job, created: false })),
+            Some(Earlier { job, same: false }) => Err(DbError::Conflict {
+                operation: sql::SUBMITTED.operation,
+                code: "submit_key_reused".into(),
+                message: format!("the idempotency key was used for job {job} with another request"),
+            }),
+        }
+    }
+
     /// Jobs, newest first.
     pub async fn jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>, DbError> {
-        self.all(&sql::JOBS, filter).await
+        let statement = if filter.text.is_some() { &sql::JOBS_WITH_TEXT } else { &sql::JOBS };
+        self.all(statement, filter).await
+    }
+
+    /// All jobs by state.
+    pub async fn job_counts(&self) -> Result<BTreeMap<String, i64>, DbError> {
+        self.one(&sql::JOB_COUNTS, &Value::Null).await
+    }
+
+    /// Jobs of which something runs, with the progress of their attempts.
+    pub async fn running(&self) -> Result<Vec<RunningJob>, DbError> {
+        self.all(&sql::RUNNING, &Value::Null).await
+    }
+
+    /// The state of the whole.
+    pub async fn overview(&self) -> Result<Overview, DbError> {
+        self.one(&sql::OVERVIEW, &Value::Null).await
+    }
+
+    /// One publication.
+    pub async fn publication(&self, id: i64) -> Result<Option<PublicationRow>, DbError> {
+        self.optional(&sql::PUBLICATION, &json!({ "publication": id })).await
     }
 
     /// One job.

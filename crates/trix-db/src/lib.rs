@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod error;
 pub mod events;
 pub mod handle;
+pub mod hints;
 pub mod jobs;
 pub mod leader;
 mod sql;
@@ -18,6 +19,7 @@ pub mod worker;
 
 pub use error::DbError;
 pub use handle::{Db, connect, migrations_hash};
+pub use hints::WorkHint;
 pub use times::ProtocolTimes;
 pub use worker::{
     Accepted, ArtifactRef, AttemptProgress, AttemptResult, Claim, Credentials, Manifest,

@@ -42,14 +42,57 @@ RETRY "retrying a job" "select retry_v1($1)";
 PAUSE "pausing a job" "select pause_v1($1)";
 RESUME "resuming a job" "select resume_v1($1)";
 SET_BAND "changing a job's priority" "select set_band_v1($1)";
+// For each state the newest, by the index over both; then the newest of them.
 JOBS "listing jobs" "
-    select to_jsonb(v) from job_view v
-    where v.id < coalesce(($1->>'before')::bigint, 9223372036854775807)
-      and (jsonb_array_length($1->'states') = 0 or $1->'states' ? v.state)
-      and ($1->>'title' is null or position(lower($1->>'title') in lower(v.title)) > 0)
-    order by v.id desc
-    limit least(greatest(($1->>'limit')::int, 1), 500)";
-JOB "reading a job" "select to_jsonb(v) from job_view v where v.id = ($1->>'job')::bigint";
+    select to_jsonb(v) || jsonb_build_object('preview',
+        (select max(p.publication) from job_preview p where p.job = v.id))
+    from (
+        select j.id from unnest(case jsonb_array_length($1->'states')
+            when 0 then array['accepted', 'inspecting', 'running', 'waiting_gate', 'paused',
+                'succeeded', 'failed', 'cancelling', 'cancelled']
+            else array(select jsonb_array_elements_text($1->'states')) end) s(state)
+        cross join lateral (
+            select j.id from job j
+            where j.state = s.state and j.id < coalesce(($1->>'before')::bigint, 9223372036854775807)
+            order by j.id desc limit least(greatest(($1->>'limit')::int, 1), 501)) j
+        order by j.id desc limit least(greatest(($1->>'limit')::int, 1), 501)) picked
+    join job_view v on v.id = picked.id
+    order by v.id desc";
+JOBS_WITH_TEXT "searching jobs" "
+    with asked as materialized (
+        select '%' || replace(replace(replace(lower($1->>'text'), '\\', '\\\\'), '%', '\\%'),
+                '_', '\\_') || '%' as pattern,
+            coalesce(($1->>'before')::bigint, 9223372036854775807) as before,
+            array(select jsonb_array_elements_text($1->'states')) as states,
+            least(greatest(($1->>'limit')::int, 1), 501) as n
+    ), found as (
+        (select j.id from asked a, title t join job j on j.title_id = t.id
+            where lower(t.name) like a.pattern and j.id < a.before
+                and (a.states = '{}' or j.state = any(a.states))
+            order by j.id desc limit (select n from asked))
+        union
+        (select j.id from asked a, job j
+            where lower(j.sources->>0) like a.pattern and j.id < a.before
+                and (a.states = '{}' or j.state = any(a.states))
+            order by j.id desc limit (select n from asked))
+        order by id desc limit (select n from asked)
+    )
+    select to_jsonb(v) || jsonb_build_object('preview',
+        (select max(p.publication) from job_preview p where p.job = v.id))
+    from found f join job_view v on v.id = f.id
+    order by v.id desc";
+JOB "reading a job" "
+    select to_jsonb(v) || jsonb_build_object('preview',
+        (select max(p.publication) from job_preview p where p.job = v.id))
+    from job_view v where v.id = ($1->>'job')::bigint";
+JOB_COUNTS "counting jobs" "
+    select coalesce(jsonb_object_agg(c.state, c.n), '{}')
+    from (select j.state, count(*) as n from (select $1::jsonb) a, job j group by j.state) c";
+SUBMITTED "looking for an earlier submit" "
+    select jsonb_build_object('job', j.id, 'same', j.request_hash = decode($1->>'request_hash', 'hex'))
+    from job j
+    where j.principal_id = ($1->>'principal')::bigint and j.submit_key = $1->>'key'";
+RUNNING "reading what runs" "select to_jsonb(v) from (select $1::jsonb) a, running_view v order by v.job";
 TASKS "listing a job's tasks" "
     select to_jsonb(v) from task_view v where v.job = ($1->>'job')::bigint order by v.id";
 ATTEMPTS "listing a job's attempts" "
@@ -68,6 +111,11 @@ PUBLICATIONS "listing a job's publications" "
         'published_at', p.published_at)
     from task t join publication p on p.id = t.publication_id
     where t.job_id = ($1->>'job')::bigint order by t.id";
+PUBLICATION "reading a publication" "
+    select jsonb_build_object('id', p.id, 'task', p.task_id, 'version', p.version, 'state', p.state,
+        'current', p.current, 'manifest', p.manifest, 'receipt', p.receipt,
+        'published_at', p.published_at)
+    from publication p where p.id = ($1->>'publication')::bigint";
 TASK_DETAIL "reading a task's result" "
     select coalesce(t.detail, 'null'::jsonb) from task t
     where t.job_id = ($1->>'job')::bigint and t.name = $1->>'name'";
@@ -91,6 +139,12 @@ TOKENS "listing tokens" "
     select to_jsonb(t) - 'hash' - 'principal_id' || jsonb_build_object('principal', t.principal_id)
     from token t
     where t.principal_id = ($1->>'principal')::bigint order by t.id";
+TOKENS_OF_ALL "listing all tokens" "
+    select to_jsonb(t) - 'hash' - 'principal_id'
+        || jsonb_build_object('principal', t.principal_id, 'role', p.role)
+    from (select $1::jsonb) a, token t join principal p on p.id = t.principal_id order by t.id desc";
+PROGRAM_CREATE "creating a program's account" "select create_program_v1($1)";
+SIGN_IN "signing in" "select sign_in_v1($1)";
 TOKEN_REVOKE "revoking a token" "select revoke_token_v1($1)";
 SESSION_CREATE "opening a session" "select create_session_v1($1)";
 SESSION_CHECK "checking a session" "select check_session_v1($1)";
@@ -104,7 +158,8 @@ LINK_USE "using a one-time link" "select use_link_v1($1)";
 AUDIT "writing the audit trail" "select audit_v1($1)";
 AUDIT_READ "reading the audit trail" "
     select jsonb_build_object('seq', a.seq, 'at', a.at, 'principal', a.principal_id, 'ip', a.ip,
-        'action', a.action, 'object', a.object, 'detail', a.detail)
+        'action', a.action, 'object', a.object, 'detail', a.detail,
+        'before', encode(a.before_hash, 'hex'), 'after', encode(a.after_hash, 'hex'))
     from audit a where a.seq < coalesce(($1->>'before')::bigint, 9223372036854775807)
     order by a.seq desc limit least(greatest(($1->>'limit')::int, 1), 500)";
 AUDIT_VERIFY "checking the audit trail" "select audit_verify_v1() from (select $1::jsonb) a";
@@ -144,8 +199,30 @@ EVENTS "reading events" "
 EVENT_HEAD "reading the head of the event log" "
     select jsonb_build_object('incarnation', c.incarnation, 'head', h.head, 'oldest', h.oldest)
     from (select $1::jsonb) a, cluster c, event_head h";
+CLUSTER_ID "reading the cluster's id" "select to_jsonb(c.id) from (select $1::jsonb) a, cluster c";
 SEQUENCE "numbering events" "select sequence_events_v1($1)";
 EMIT "writing an event" "select emit_v1($1)";
+
+// The whole. Whoever leads holds the seat's lock; a killed or cut-off session frees it.
+OVERVIEW "looking at the whole" "
+    select jsonb_build_object(
+        'incarnation', c.incarnation,
+        'schema_version', (select max(version) from _sqlx_migrations where success),
+        'event_head', h.head,
+        'leader', case when l.epoch > 0 then jsonb_build_object('epoch', l.epoch,
+            'holder', l.holder, 'since', l.since, 'up_ms', l.up_ms, 'alive', exists (
+                select from pg_locks k where k.locktype = 'advisory' and k.granted and k.objsubid = 1
+                    and k.database = (select oid from pg_database where datname = current_database())
+                    and (k.classid::bigint << 32 | k.objid::bigint) = hashtext('trix leader')::bigint)) end,
+        'jobs', (select coalesce(jsonb_object_agg(x.state, x.n), '{}')
+            from (select state, count(*) as n from job group by state) x),
+        'tasks', (select coalesce(jsonb_object_agg(x.state, x.n), '{}')
+            from (select t.state, count(*) as n from job j join task t on t.job_id = j.id
+                where j.state not in ('succeeded', 'failed', 'cancelled') and t.needed
+                group by t.state) x),
+        'workers', (select coalesce(jsonb_object_agg(x.state, x.n), '{}')
+            from (select state, count(*) as n from worker group by state) x))
+    from (select $1::jsonb) a, cluster c, event_head h, leader l";
 
 // The leader's functions.
 LEAD_LOCK "trying to lead" "

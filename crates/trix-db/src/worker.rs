@@ -5,6 +5,7 @@
 //! incarnation and the attempt; what does not match is refused.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -20,6 +21,7 @@ use uuid::Uuid;
 
 use crate::error::DbError;
 use crate::handle::Db;
+use crate::hints::WorkHint;
 use crate::sql;
 
 /// A future that a store gives back; boxed, so that a worker takes any store.
@@ -65,7 +67,17 @@ pub trait WorkerStore: Send + Sync + 'static {
         attempt: AttemptId,
         message: String,
     ) -> StoreFuture<'_, ()>;
+
+    /// Tells `on` the hints for workers, for as long as the future lives. A store without
+    /// hints never calls it: a worker asks at its beat all the same.
+    fn follow_work(&self, on: OnWorkHint) -> Pin<Box<dyn Future<Output = Infallible> + Send + '_>> {
+        drop(on);
+        Box::pin(std::future::pending())
+    }
 }
+
+/// Takes a hint; see [`WorkerStore::follow_work`].
+pub type OnWorkHint = Box<dyn FnMut(WorkHint) + Send>;
 
 /// Who a worker is.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,6 +136,10 @@ pub struct Registered {
     pub incarnation: Uuid,
     /// The leader's ping.
     pub ping_seq: i64,
+    /// The cluster's id, which stays when the incarnation changes: stages on shares are
+    /// named after it. Identities that were kept before it existed have none.
+    #[serde(default)]
+    pub cluster: Uuid,
 }
 
 /// See [`WorkerStore::sync`].
@@ -430,6 +446,10 @@ impl WorkerStore for Db {
             let more = json!({ "message": message });
             self.exec(&sql::CONFLICT, &OfAttempt { me: &me, attempt, more }).await
         })
+    }
+
+    fn follow_work(&self, on: OnWorkHint) -> Pin<Box<dyn Future<Output = Infallible> + Send + '_>> {
+        Box::pin(Db::follow_work(self, on))
     }
 }
 

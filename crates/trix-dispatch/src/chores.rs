@@ -7,7 +7,7 @@ use trix_db::DbError;
 use trix_db::leader::Leader;
 use trix_model::{Key, TaskId};
 use trix_storage::share::ShareRole;
-use trix_storage::{Cache, StageEntry};
+use trix_storage::{Cache, ClusterTag, StageEntry};
 
 use crate::DispatchConfig;
 use crate::reconcile::step;
@@ -153,6 +153,9 @@ async fn prune(config: &DispatchConfig, leader: &Leader) -> Result<(), DbError> 
 /// staged for a job that was cancelled, and stages of workers that never came back.
 async fn sweep(config: &DispatchConfig, leader: &Leader) -> Result<(), DbError> {
     const WHAT: &str = "looking for stages that nobody needs";
+    let Some(cluster) = step(WHAT, config.db.cluster_id().await)? else { return Ok(()) };
+    // Another cluster on the same share has tasks of the same numbers.
+    let cluster = ClusterTag::from(cluster);
     let deadline = config.db.times().mount_deadline;
     let writable = config.roots.iter().filter(|(_, root)| root.role != ShareRole::Source);
     for name in writable.map(|(name, _)| name.clone()) {
@@ -163,7 +166,8 @@ async fn sweep(config: &DispatchConfig, leader: &Leader) -> Result<(), DbError> 
             Ok((share, found))
         });
         let Some((share, found)) = look.await else { continue };
-        let tasks: Vec<TaskId> = found.iter().filter_map(|s| Some(s.attempt?.task)).collect();
+        let tasks: Vec<TaskId> =
+            found.iter().filter_map(|s| Some(s.attempt_of(cluster)?.task)).collect();
         if tasks.is_empty() {
             continue;
         }
@@ -171,7 +175,8 @@ async fn sweep(config: &DispatchConfig, leader: &Leader) -> Result<(), DbError> 
         if ended.is_empty() {
             continue;
         }
-        let over = move |s: &StageEntry| s.attempt.is_some_and(|a| ended.contains(&a.task));
+        let over =
+            move |s: &StageEntry| s.attempt_of(cluster).is_some_and(|a| ended.contains(&a.task));
         let sweep = move || trix_storage::sweep_stages(share.dir(), over);
         if let Some(removed) = bounded("removing stages", deadline, sweep).await {
             tracing::info!(?removed, "removed stages of jobs that are over");

@@ -1,6 +1,6 @@
 //! The service role that reconciles: plans, readiness, lost workers, retries, chores.
 //!
-//! It takes no input. A hint or a timer wakes it, it reads the truth, acts, and
+//! It takes no input. A hint of the database or a timer wakes it, it reads the truth, acts, and
 //! repeats; recovery is the same path as normal work. Any number may run: the
 //! one that holds the seat leads, the others number events and wait for the seat.
 //!
@@ -92,7 +92,13 @@ pub async fn run(config: DispatchConfig, stop: CancellationToken) -> Result<(), 
     let (db, s, h) = (config.db.clone(), stop.clone(), hint.clone());
     let mut sequencer = tokio::spawn(async move { sequencer::run(&db, &h, &s).await });
     let s = stop.clone();
-    let mut lead = tokio::spawn(async move { lead::run(&config, &hint, &s).await });
+    let mut lead = tokio::spawn(async move {
+        // Whoever numbers an event need not be the one who leads: the database tells all.
+        tokio::select! {
+            () = lead::run(&config, &hint, &s) => {}
+            never = config.db.follow_lead(|| hint.notify_one()) => match never {},
+        }
+    });
     let failed = |part: &'static str| move |source| DispatchError::Part { part, source };
     tokio::select! {
         ended = &mut sequencer => {

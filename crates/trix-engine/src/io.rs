@@ -29,6 +29,12 @@ pub trait TaskIo: Sync {
     /// The new file of intake's tee, in the attempt's stage on the archive's share, and where it
     /// lies.
     fn tee(&self, share: &ShareName) -> Result<(File, SharePath), Failure>;
+
+    /// Threads that a stage may use where their number changes no byte of what it writes: more
+    /// than one where cores would idle otherwise.
+    fn threads(&self) -> u32 {
+        1
+    }
 }
 
 /// How an attempt reports and is stopped.

@@ -26,6 +26,9 @@ use crate::run::{engine_id, run_task};
 /// The share's name that stands for this machine's root folder in a local plan.
 const LOCAL: &str = "local";
 
+/// Threads beyond this make no decoder quicker.
+const MAX_THREADS: u32 = 16;
+
 /// What happens during a run.
 #[derive(Clone, Debug)]
 pub enum Event<'a> {
@@ -134,7 +137,7 @@ impl Run<'_> {
             .map(|o| o.key)
             .ok_or_else(|| Failure::bug("intake is not planned to give a result"))?;
         let mut bytes = Vec::new();
-        LocalIo { run: self, stage: None }
+        LocalIo { run: self, stage: None, threads: 1 }
             .artifact(&key)?
             .read_to_end(&mut bytes)
             .map_err(|e| Failure::share(format!("reading intake's result: {e}")))?;
@@ -156,6 +159,7 @@ impl Run<'_> {
             }),
             changed: Condvar::new(),
             known,
+            slots: self.slots.max(1),
         };
         std::thread::scope(|scope| {
             for _ in 0..self.slots.clamp(1, tasks.len().max(1)) {
@@ -173,14 +177,19 @@ impl Run<'_> {
 
     fn work(&self, board: &Board<'_>) {
         let stopped = || self.stop.load(Ordering::Relaxed) || board.lock().failure.is_some();
-        while let Some(task) = board.take(self.stop) {
-            let result = self.run_one(task, &stopped);
+        while let Some((task, threads)) = board.take(self.stop) {
+            let result = self.run_one(task, threads, &stopped);
             board.put(task, result);
         }
     }
 
     /// One task: from the cache, or by an attempt whose outputs go there.
-    fn run_one(&self, task: &Task, stopped: &dyn Fn() -> bool) -> Result<bool, Failure> {
+    fn run_one(
+        &self,
+        task: &Task,
+        threads: u32,
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<bool, Failure> {
         // Read and compared here, once a run, so that a damaged artifact is made again instead of
         // failing whoever would read it later.
         let whole = |o: &&Output| matches!(self.cache.get_verified(&o.key, None), Ok(Some(_)));
@@ -194,7 +203,8 @@ impl Run<'_> {
         }
         (self.events)(Event::Started { task: &task.name });
         let stage = self.cache.stage(&stage_name(task)?)?;
-        let result = self.attempt(task, &missing, &stage, stopped);
+        let io = LocalIo { run: self, stage: Some(&stage), threads };
+        let result = self.attempt(task, &missing, &io, &stage, stopped);
         // Whatever was not committed goes; a stage of a killed run is swept at the next start.
         stage.remove()?;
         result?;
@@ -206,14 +216,14 @@ impl Run<'_> {
         &self,
         task: &Task,
         missing: &[Output],
+        io: &LocalIo<'_>,
         stage: &Stage,
         stopped: &dyn Fn() -> bool,
     ) -> Result<(), Failure> {
-        let io = LocalIo { run: self, stage: Some(stage) };
         let report = |progress: Progress| {
             (self.events)(Event::Progress { task: &task.name, progress });
         };
-        let result = run_task(&task.spec, missing, &io, &Control::new(&report, stopped))?;
+        let result = run_task(&task.spec, missing, io, &Control::new(&report, stopped))?;
         for made in &result.outputs {
             self.cache.commit(stage, &stage_file(&made.key)?, &made.key, made.digest, None)?;
         }
@@ -225,7 +235,7 @@ impl Run<'_> {
     /// # Errors
     /// When the artifact is gone or damaged.
     pub fn open_result(&self, file: &ResultFile) -> Result<File, Failure> {
-        LocalIo { run: self, stage: None }.artifact(&file.key)
+        LocalIo { run: self, stage: None, threads: 1 }.artifact(&file.key)
     }
 }
 
@@ -235,6 +245,8 @@ struct Board<'a> {
     changed: Condvar,
     /// Tasks of this plan; what else a task needs was done before.
     known: BTreeSet<&'a str>,
+    /// Attempts at once.
+    slots: usize,
 }
 
 struct BoardState<'a> {
@@ -245,34 +257,44 @@ struct BoardState<'a> {
     failure: Option<Failure>,
 }
 
+impl BoardState<'_> {
+    fn is_ready(&self, task: &Task, known: &BTreeSet<&str>) -> bool {
+        let is_done = |n: &String| !known.contains(n.as_str()) || self.done.contains(n.as_str());
+        task.needs.iter().all(is_done)
+    }
+}
+
 impl<'a> Board<'a> {
     fn lock(&self) -> MutexGuard<'_, BoardState<'a>> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The longest task whose needs are done, or `None` when there will be none.
-    fn take(&self, stop: &AtomicBool) -> Option<&'a Task> {
+    /// The longest task whose needs are done, and the threads that it may have, or `None` when
+    /// there will be none.
+    ///
+    /// A slot for which no task is ready would idle: at the end of a run that is all but one,
+    /// while the longest file is verified. Its core goes to the task that is taken.
+    fn take(&self, stop: &AtomicBool) -> Option<(&'a Task, u32)> {
         let mut state = self.lock();
         loop {
             if state.failure.is_some() || stop.load(Ordering::Relaxed) {
                 return None;
             }
-            let ready = |t: &&Task| {
-                t.needs
-                    .iter()
-                    .all(|n| !self.known.contains(n.as_str()) || state.done.contains(n.as_str()))
-            };
             let longest = state
                 .waiting
                 .iter()
                 .enumerate()
-                .filter(|(_, t)| ready(t))
+                .filter(|(_, t)| state.is_ready(t, &self.known))
                 // Of equals the first of the film, so that a progress bar fills from its start.
                 .max_by_key(|(n, t)| (t.cost.estimate_ms, std::cmp::Reverse(*n)))
                 .map(|(n, _)| n);
             if let Some(n) = longest {
                 state.running += 1;
-                return Some(state.waiting.remove(n));
+                let task = state.waiting.remove(n);
+                let others = state.waiting.iter().filter(|t| state.is_ready(t, &self.known));
+                let idle = self.slots.saturating_sub(state.running + others.count());
+                let threads = u32::try_from(1 + idle).unwrap_or(MAX_THREADS).min(MAX_THREADS);
+                return Some((task, threads));
             }
             if state.waiting.is_empty() || state.running == 0 {
                 return None;
@@ -305,6 +327,7 @@ impl<'a> Board<'a> {
 struct LocalIo<'a> {
     run: &'a Run<'a>,
     stage: Option<&'a Stage>,
+    threads: u32,
 }
 
 impl TaskIo for LocalIo<'_> {
@@ -349,6 +372,10 @@ impl TaskIo for LocalIo<'_> {
 
     fn tee(&self, share: &ShareName) -> Result<(File, SharePath), Failure> {
         Err(Failure::bug(format!("a local plan stages on the share {share}")))
+    }
+
+    fn threads(&self) -> u32 {
+        self.threads
     }
 }
 

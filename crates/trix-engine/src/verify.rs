@@ -2,12 +2,12 @@
 
 use std::fs::File;
 
-use sha2::{Digest as _, Sha256};
 use trix_av::{AudioDecoder, Input, Received, VideoDecoder};
 use trix_model::media::StreamKind;
 use trix_model::time::{Rounding, rescale};
-use trix_model::{Digest, Failure, MediaDescription, Rational};
+use trix_model::{Failure, MediaDescription, Rational};
 use trix_plan::task::{ExpectVideo, Expectation, Output, TaskResult, Verify, VerifyReport};
+use trix_storage::fixity;
 
 use crate::intake::write;
 use crate::io::{Control, TaskIo};
@@ -21,9 +21,9 @@ pub fn run(
 ) -> Result<TaskResult, Failure> {
     let output = only(wanted, "report")?;
     let total = task.expect.video.as_ref().map_or(0, |v| u64::from(v.frames));
-    let checked = check_file(io.artifact(&task.file)?, total, control)?;
+    let checked = check_file(io.artifact(&task.file)?, total, io.threads(), control)?;
     compare(&task.expect, &checked)?;
-    let (sha256, size) = sha256(io.artifact(&task.file)?)?;
+    let (sha256, size) = fixity::sha256_of(&mut io.artifact(&task.file)?, "the finished file")?;
     let samples = checked.audio.iter().map(|a| a.samples).collect();
     let report = VerifyReport {
         frames: checked.video.as_ref().map_or(0, |v| v.frames),
@@ -71,14 +71,20 @@ pub struct CheckedAudio {
     pub samples: u64,
 }
 
-/// Decodes everything in a file; any damage is an error. `frames` is for progress only.
-pub fn check_file(file: File, frames: u64, control: &Control<'_>) -> Result<Checked, Failure> {
+/// Decodes everything in a file, the picture with that many threads; any damage is an error.
+/// `frames` is for progress only.
+pub fn check_file(
+    file: File,
+    frames: u64,
+    threads: u32,
+    control: &Control<'_>,
+) -> Result<Checked, Failure> {
     let mut input = Input::open(file)?;
     let media = trix_av::describe(&mut input)?;
     let main = media.main_video().map(|(s, _)| s.index);
     let mut video = match main {
         Some(stream) => Some((
-            VideoDecoder::open(&input, stream, 1)?,
+            VideoDecoder::open(&input, stream, threads)?,
             CheckedVideo {
                 stream,
                 frames: 0,
@@ -228,20 +234,4 @@ fn mismatch(
 
 fn damaged(message: String) -> Failure {
     Failure::source("damaged", message)
-}
-
-fn sha256(mut file: File) -> Result<(Digest, u64), Failure> {
-    use std::io::Read;
-    let read_error = |e| Failure::share(format!("reading the finished file: {e}"));
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut size = 0;
-    loop {
-        let n = file.read(&mut buffer).map_err(read_error)?;
-        if n == 0 {
-            return Ok((Digest(hasher.finalize().into()), size));
-        }
-        hasher.update(&buffer[..n]);
-        size += n as u64;
-    }
 }

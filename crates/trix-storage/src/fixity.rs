@@ -149,6 +149,16 @@ pub fn blake3_of(reader: &mut impl Read, object: &str) -> Result<(Digest, u64)> 
     Ok((Digest(hasher.finalize().into()), size))
 }
 
+/// sha256 and size of what a reader gives.
+pub fn sha256_of(reader: &mut impl Read, object: &str) -> Result<(Digest, u64)> {
+    let mut hasher = Sha256::new();
+    let size = drain(reader, object, |bytes| {
+        hasher.update(bytes);
+        Ok(())
+    })?;
+    Ok((Digest(hasher.finalize().into()), size))
+}
+
 /// sha256 and BLAKE3 of what a reader gives.
 pub fn publish_digests_of(reader: &mut impl Read, object: &str) -> Result<PublishDigests> {
     let mut hasher = PublishHasher::new();

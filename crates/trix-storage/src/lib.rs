@@ -33,4 +33,4 @@ pub use publish::{
     MoveMethod, Prepared, Publication, Publisher, Receipt, Request, SourceProof,
 };
 pub use share::{Expect, Mount, Probe, Root, Roots, Share, ShareRole, ShareState, WritableShare};
-pub use stage::{Stage, StageEntry, StageName, sweep_stages};
+pub use stage::{ClusterTag, Stage, StageEntry, StageName, sweep_stages};

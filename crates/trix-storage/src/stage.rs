@@ -3,6 +3,7 @@
 use std::fmt;
 
 use trix_model::{AttemptId, RelPath};
+use uuid::Uuid;
 
 use crate::dir::{Dir, EntryKind, SourceFile, StageFile};
 use crate::error::{Result, StorageError};
@@ -11,7 +12,13 @@ use crate::error::{Result, StorageError};
 pub(crate) const OWN: &str = ".trix";
 const STAGES: &str = ".trix/stage";
 
-/// Name of a stage: `<task>-<epoch>` in the service, anything unique in one process.
+/// Which cluster a stage belongs to: several may use one share, and their tasks have the
+/// same numbers. It is the beginning of the cluster's id, which outlives restores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterTag(u32);
+
+/// Name of a stage: `<cluster>-<task>-<epoch>` in the service, anything unique in one
+/// process.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StageName(String);
 
@@ -28,8 +35,8 @@ pub struct Stage {
 pub struct StageEntry {
     /// Its folder's name.
     pub name: String,
-    /// The attempt that it belongs to, if it is named like one.
-    pub attempt: Option<AttemptId>,
+    /// The cluster and the attempt that it belongs to, if it is named like one.
+    pub owner: Option<(ClusterTag, AttemptId)>,
     /// Newest modification time in it, nanoseconds since 1970.
     pub newest_mtime_ns: i64,
     /// Bytes in it.
@@ -49,15 +56,33 @@ impl StageName {
         }
     }
 
+    /// The stage of an attempt of a cluster.
+    pub fn of(cluster: ClusterTag, attempt: AttemptId) -> StageName {
+        StageName(format!("{cluster}-{attempt}"))
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-impl From<AttemptId> for StageName {
-    fn from(attempt: AttemptId) -> StageName {
-        StageName(attempt.to_string())
+impl From<Uuid> for ClusterTag {
+    fn from(id: Uuid) -> ClusterTag {
+        ClusterTag(id.as_fields().0)
+    }
+}
+
+impl fmt::Display for ClusterTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+impl StageEntry {
+    /// The attempt of `cluster` that it belongs to; `None` for what is somebody else's.
+    pub fn attempt_of(&self, cluster: ClusterTag) -> Option<AttemptId> {
+        self.owner.filter(|(owner, _)| *owner == cluster).map(|(_, attempt)| attempt)
     }
 }
 
@@ -146,12 +171,8 @@ pub fn stages(root: &Dir) -> Result<Vec<StageEntry>> {
         if stat.kind != EntryKind::Dir {
             continue;
         }
-        let mut entry = StageEntry {
-            attempt: attempt_of(&name),
-            name,
-            newest_mtime_ns: stat.mtime_ns,
-            size: 0,
-        };
+        let mut entry =
+            StageEntry { owner: owner_of(&name), name, newest_mtime_ns: stat.mtime_ns, size: 0 };
         measure(root, &base.join(&entry.name)?, &mut entry)?;
         found.push(entry);
     }
@@ -175,9 +196,11 @@ pub fn sweep_stages(
     Ok(removed)
 }
 
-fn attempt_of(name: &str) -> Option<AttemptId> {
-    let (task, epoch) = name.split_once('-')?;
-    Some(AttemptId { task: task.parse().ok()?, epoch: epoch.parse().ok()? })
+fn owner_of(name: &str) -> Option<(ClusterTag, AttemptId)> {
+    let (cluster, attempt) = name.split_once('-').filter(|(cluster, _)| cluster.len() == 8)?;
+    let (task, epoch) = attempt.split_once('-')?;
+    let attempt = AttemptId { task: task.parse().ok()?, epoch: epoch.parse().ok()? };
+    Some((ClusterTag(u32::from_str_radix(cluster, 16).ok()?), attempt))
 }
 
 fn measure(root: &Dir, path: &RelPath, into: &mut StageEntry) -> Result<()> {

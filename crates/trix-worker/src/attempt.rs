@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
 use rustix::fs::{AtFlags, Gid, Uid, chownat};
@@ -12,10 +12,10 @@ use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 use trix_db::{Claim, Credentials, Outcome, ProtocolTimes, Usage, WorkerStore};
-use trix_model::{ErrorClass, ErrorOrigin, Failure, Progress, ShareName};
+use trix_model::{AttemptId, ErrorClass, ErrorOrigin, Failure, Progress, ShareName};
 use trix_plan::task::{MadeOutput, Output, SourceRef, TaskResult, TaskSpec};
 use trix_slot::{InputName, Launcher, Limits, Report, SlotIo, SlotJob, TEE_NAME, stage_name};
-use trix_storage::{Cache, Dir, Stage, StageName, StorageError, blake3_of};
+use trix_storage::{Cache, ClusterTag, Dir, Stage, StageName, StorageError, blake3_of};
 
 use crate::core::Event;
 use crate::publish;
@@ -39,6 +39,21 @@ pub struct Context {
     pub runtime: Handle,
     /// Takes what happens.
     pub events: UnboundedSender<Event>,
+    /// The cluster that the worker is registered with. It changes only between two
+    /// registrations, when nothing runs.
+    pub cluster: RwLock<ClusterTag>,
+}
+
+impl Context {
+    /// Name of an attempt's stage on any share.
+    pub fn stage_name(&self, attempt: AttemptId) -> StageName {
+        StageName::of(self.cluster(), attempt)
+    }
+
+    /// Whose stages are this worker's.
+    pub fn cluster(&self) -> ClusterTag {
+        *self.cluster.read().unwrap_or_else(|e| e.into_inner())
+    }
 }
 
 /// Ends a running attempt from outside.
@@ -159,8 +174,8 @@ impl From<End> for Outcome {
 
 /// A new stage for this attempt. One that exists is of an earlier start of the same
 /// attempt that never came to work: nobody else may use its name.
-pub fn new_stage(root: &Dir, claim: &Claim) -> Result<Stage, StorageError> {
-    let name = StageName::from(claim.attempt);
+pub fn new_stage(context: &Context, root: &Dir, claim: &Claim) -> Result<Stage, StorageError> {
+    let name = context.stage_name(claim.attempt);
     match Stage::create(root, &name) {
         Err(StorageError::Conflict { .. }) => {
             Stage::open(root, &name)?.remove()?;
@@ -251,11 +266,12 @@ fn work_in_slot(
     stop.check()?;
 
     let inputs = open_inputs(context, claim, &cache)?;
-    let cache_stage = new_stage(cache.dir(), claim)?;
+    let cache_stage = new_stage(context, cache.dir(), claim)?;
     let tee = match &claim.spec {
         TaskSpec::Intake(task) => match &task.tee {
             Some(share) => {
-                Some((share.clone(), new_stage(context.shares.write(share)?.0.dir(), claim)?))
+                let root = context.shares.write(share)?.0;
+                Some((share.clone(), new_stage(context, root.dir(), claim)?))
             }
             None => None,
         },

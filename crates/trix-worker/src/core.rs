@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use trix_db::{
     Accepted, AttemptProgress, AttemptResult, Claim, Credentials, Outcome, ProtocolTimes,
-    Registered, Resources, SyncReply, SyncRequest, Usage, Verdict,
+    Registered, Resources, SyncReply, SyncRequest, Usage, Verdict, WorkHint,
 };
 use trix_model::{AttemptId, Failure, Progress, ShareName, WorkerId};
 use trix_plan::task::{Cost, TaskSpec};
@@ -23,6 +23,18 @@ const CLAIMS_A_SYNC: u32 = 64;
 
 /// Log lines of an attempt kept while they cannot be sent; the database keeps as many.
 const LINES: usize = 200;
+
+/// Of the workers with room about so many ask for each task that became ready. With
+/// more, a thousand idle nodes would ask for one task; with fewer, those that ask might
+/// all lack its share or its engine, and it would wait for a beat.
+const ASKERS_A_TASK: f64 = 8.0;
+
+/// Askers spread over so long for each worker of the cluster, up to a hundred of them:
+/// the database sees one after the other.
+const HINT_SPREAD: Duration = Duration::from_millis(1);
+
+/// A hint that brought nothing makes the next ones wait for this part of the short beat.
+const HINT_REST: u32 = 20;
 
 /// Clusters below so many workers use the short beat.
 const SMALL_CLUSTER: u32 = 100;
@@ -59,6 +71,8 @@ pub enum Event {
     ShareOk(ShareName),
     /// A share is not usable; why.
     ShareLost(ShareName, String),
+    /// The database has something to ask for, perhaps.
+    Hint(WorkHint),
     /// The process is to end.
     Drain,
 }
@@ -191,6 +205,12 @@ pub struct Core {
     asked: u32,
     batch: usize,
     workers: u32,
+    /// A hint came while a call was under way, which may have looked too early.
+    hinted: Option<Duration>,
+    /// The next call, or the one under way, follows a hint.
+    by_hint: bool,
+    /// Hints of ready tasks are not followed before this.
+    hints_after: Duration,
     ping: (i64, Duration),
     ping_silent: bool,
     abandoned: u64,
@@ -247,6 +267,9 @@ impl Core {
             asked: 0,
             batch: RESULTS_A_SYNC,
             workers: 1,
+            hinted: None,
+            by_hint: false,
+            hints_after: Duration::ZERO,
             ping: (-1, Duration::ZERO),
             ping_silent: false,
             abandoned: 0,
@@ -307,6 +330,7 @@ impl Core {
                     self.kill(attempt, why, now, &mut actions);
                 }
             }
+            Event::Hint(hint) => self.on_hint(hint, now, jitter),
             Event::Drain => {
                 if self.drain.is_none() {
                     self.drain = Some(now + self.drain_limit);
@@ -379,6 +403,41 @@ impl Core {
         // While the database is away its own pace counts.
         if self.failures == 0 {
             self.next_call = self.next_call.min(now);
+        }
+    }
+
+    /// Asks early when there may be something for this worker. Nothing rests on it.
+    fn on_hint(&mut self, hint: WorkHint, now: Duration, jitter: f64) {
+        let Phase::Active(identity) = &self.phase else { return };
+        if self.failures > 0 {
+            return;
+        }
+        let at = match hint {
+            WorkHint::Cancel(workers) => {
+                let me = identity.registered.me.worker;
+                if self.held.is_empty() || workers.is_some_and(|all| !all.contains(&me)) {
+                    return;
+                }
+                now
+            }
+            WorkHint::Ready(tasks) => {
+                if self.ending() || self.want() == 0 {
+                    return;
+                }
+                let workers = self.workers.max(1);
+                let part = (ASKERS_A_TASK * f64::from(tasks) / f64::from(workers)).min(1.0);
+                if jitter > part {
+                    return;
+                }
+                let spread = HINT_SPREAD * workers.min(SMALL_CLUSTER);
+                (now + spread.mul_f64(jitter / part)).max(self.hints_after)
+            }
+        };
+        if self.calling {
+            self.hinted = Some(self.hinted.map_or(at, |before| before.min(at)));
+        } else if at < self.next_call {
+            self.next_call = at;
+            self.by_hint = true;
         }
     }
 
@@ -519,6 +578,15 @@ impl Core {
         let more = more || std::mem::take(&mut self.unsure);
         let soon = more || !self.pending.is_empty();
         self.next_call = if soon { now } else { now + beat };
+        if std::mem::take(&mut self.by_hint) && got == 0 {
+            self.hints_after = now + self.times.beat_small / HINT_REST;
+        }
+        if let Some(at) = self.hinted.take()
+            && at < self.next_call
+        {
+            self.next_call = at;
+            self.by_hint = true;
+        }
     }
 
     fn take_verdicts(&mut self, a: &Accepted, actions: &mut Vec<Action>) {
@@ -637,6 +705,8 @@ impl Core {
             }
         }
         self.unsure = true;
+        self.hinted = None;
+        self.by_hint = false;
         self.failures = self.failures.saturating_add(1);
         let full = self.times.reconnect_min.saturating_mul(1 << self.failures.min(16));
         let pause = full.min(self.times.reconnect_max).mul_f64(jitter.clamp(0.0, 1.0));

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use trix_db::{Credentials, DbError, ProtocolTimes, RegisterRequest, Resources, WorkerStore};
 use trix_model::{AttemptId, ShareName};
 use trix_slot::{LaunchError, Launcher};
-use trix_storage::StageName;
+use trix_storage::{ClusterTag, StageName};
 use uuid::Uuid;
 
 use crate::attempt::{Context, Stop};
@@ -114,6 +114,9 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
     // What a kept result tells of is still needed: intake's staged copy, for one.
     torn.retain(|attempt| outbox.iter().all(|result| result.attempt != *attempt));
     let left = earlier.as_ref().map(|i| Torn { attempts: torn, of: i.registered.incarnation });
+    // Until it is registered again, what it removes is what the earlier process left.
+    let cluster = earlier.as_ref().map(|i| ClusterTag::from(i.registered.cluster));
+    let cluster = cluster.unwrap_or_default();
     raise_file_limit();
     let launcher = config.launcher.clone();
     let hello = blocking(move || launcher.hello()).await?;
@@ -159,7 +162,9 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
         store: config.store.clone(),
         runtime: tokio::runtime::Handle::current(),
         events: events.clone(),
+        cluster: std::sync::RwLock::new(cluster),
     });
+    let (store, hints) = (config.store.clone(), events.clone());
     let shell = Shell {
         config,
         context,
@@ -173,7 +178,14 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
         call: None,
         begun: Instant::now(),
     };
-    shell.run(inbox, stop).await
+    let follow = store.follow_work(Box::new(move |hint| {
+        // Without a receiver the worker has ended.
+        let _ = hints.send(Event::Hint(hint));
+    }));
+    tokio::select! {
+        ended = shell.run(inbox, stop) => ended,
+        never = follow => match never {},
+    }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -303,6 +315,8 @@ impl Shell {
             }
             Action::Remember(identity) => {
                 self.me = Some(identity.registered.me.clone());
+                let cluster = ClusterTag::from(identity.registered.cluster);
+                *self.context.cluster.write().unwrap_or_else(|e| e.into_inner()) = cluster;
                 self.adopt_torn(identity.registered.incarnation);
                 let state = self.state.clone();
                 if let Err(e) = blocking(move || state.remember(&identity)).await {
@@ -382,7 +396,8 @@ impl Shell {
         let mounts: Vec<ShareMount> =
             self.config.shares.iter().filter(|mount| on(mount)).cloned().collect();
         let sweep = move || {
-            let names: Vec<StageName> = attempts.into_iter().map(StageName::from).collect();
+            let names: Vec<StageName> =
+                attempts.into_iter().map(|a| context.stage_name(a)).collect();
             for mount in mounts {
                 let Ok((share, _)) = context.shares.write(&mount.name) else { continue };
                 for name in &names {

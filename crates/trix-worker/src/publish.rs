@@ -19,7 +19,7 @@ use trix_slot::TEE_NAME;
 use trix_storage::publish::MANIFEST;
 use trix_storage::{
     Draft, Fence, FileProof, Item, ItemFrom, Known, Prepared, Publication, Publisher, Receipt,
-    Request, SourceProof, StageName, StorageError, WritableShare, copy_source, sweep_stages,
+    Request, SourceProof, StorageError, WritableShare, copy_source, sweep_stages,
 };
 
 use crate::attempt::{Context, End, Stop, new_stage, open_artifacts};
@@ -35,7 +35,7 @@ pub fn copy(
     let (share, _) = context.shares.write(&task.share)?;
     let source = context.shares.read(&task.source.location.share)?;
     let file = source.open_source(&task.source)?;
-    let stage = new_stage(share.dir(), claim)?;
+    let stage = new_stage(context, share.dir(), claim)?;
     let name: RelPath = TEE_NAME.parse().map_err(StorageError::Path)?;
     let mut meter = Meter::new("copy", task.source.size, told);
     let copied = (|| {
@@ -91,7 +91,7 @@ pub fn publish(
         owned: false,
         finished: None,
     };
-    let publisher = Publisher::new(&share, method, StageName::from(claim.attempt));
+    let publisher = Publisher::new(&share, method, context.stage_name(claim.attempt));
     if let Some(row) = &claim.roll_forward {
         if row.state == PublicationState::Published {
             return Ok(json(&receipt_of(&share, row)?)?);
@@ -102,7 +102,7 @@ pub fn publish(
                 // Staged anew below, under the same version.
                 Err(StorageError::StageLost { .. }) => {}
                 done => {
-                    let receipt = settle(done, &share, claim, &mut fence)?;
+                    let receipt = settle(context, done, &share, claim, &mut fence)?;
                     drop_staged(claim, task, &share);
                     return Ok(receipt);
                 }
@@ -116,7 +116,7 @@ pub fn publish(
         meter.at(done);
         stop.check()
     });
-    let receipt = settle(done, &share, claim, &mut fence)?;
+    let receipt = settle(context, done, &share, claim, &mut fence)?;
     drop_staged(claim, task, &share);
     Ok(receipt)
 }
@@ -139,6 +139,7 @@ fn drop_staged(claim: &Claim, task: &Publish, share: &WritableShare) {
 
 /// What became of a publication.
 fn settle(
+    context: &Context,
     done: Result<Receipt, StorageError>,
     share: &WritableShare,
     claim: &Claim,
@@ -156,15 +157,16 @@ fn settle(
         }
     };
     // Earlier attempts of this task staged the same files.
-    drop_stages(share, claim);
+    drop_stages(context, share, claim);
     Ok(json(&receipt)?)
 }
 
 /// Removes this task's own stages; a failure leaves them to the janitor.
-fn drop_stages(share: &WritableShare, claim: &Claim) {
+fn drop_stages(context: &Context, share: &WritableShare, claim: &Claim) {
+    let cluster = context.cluster();
     let own = |entry: &trix_storage::StageEntry| {
         entry
-            .attempt
+            .attempt_of(cluster)
             .is_some_and(|a| a.task == claim.attempt.task && a.epoch <= claim.attempt.epoch)
     };
     if let Err(e) = sweep_stages(share.dir(), own) {
@@ -311,7 +313,8 @@ fn prepared_before(
         files.push(FileProof { name, size, sha256, blake3, source });
     }
     let mut stages = trix_storage::stage::stages(share.dir())?;
-    stages.retain(|s| s.attempt.is_some_and(|a| a.task == claim.attempt.task));
+    let cluster = context.cluster();
+    stages.retain(|s| s.attempt_of(cluster).is_some_and(|a| a.task == claim.attempt.task));
     let mut staged = Vec::new();
     for file in &task.files {
         staged.push(match &file.from {
@@ -331,9 +334,12 @@ fn prepared_before(
                 // Without a stage it is in place already, or has to be staged anew.
                 match found {
                     Some(place) => place,
-                    None => format!(".trix/stage/{}/files/{}", claim.attempt, file.name)
-                        .parse()
-                        .map_err(StorageError::Path)?,
+                    None => {
+                        let stage = context.stage_name(claim.attempt);
+                        format!(".trix/stage/{stage}/files/{}", file.name)
+                            .parse()
+                            .map_err(StorageError::Path)?
+                    }
                 }
             }
         });

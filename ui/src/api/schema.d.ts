@@ -757,7 +757,7 @@ export interface components {
         JobState: "accepted" | "inspecting" | "running" | "waiting_gate" | "paused" | "succeeded" | "failed" | "cancelling" | "cancelled";
         /** @description The dispatcher that leads. */
         Leader: {
-            /** @description True when the leader's clock rose lately. */
+            /** @description True while it holds the leader's seat. */
             alive: boolean;
             /**
              * Format: int64
@@ -770,7 +770,7 @@ export interface components {
              * Format: date-time
              * @description Since when.
              */
-            since?: string | null;
+            since: string;
             /**
              * Format: int64
              * @description Milliseconds that the database was up under a leader.
@@ -1300,7 +1300,7 @@ export interface components {
              * @description When this API server started.
              */
             started_at: string;
-            /** @description Tasks by state. */
+            /** @description Tasks of the jobs under way by state. */
             tasks: {
                 [key: string]: number;
             };

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use trix_db::DbError;
 use trix_db::jobs::{AttemptRow, FindingRow, JobFilter, JobRow, Submit, TaskRow};
 use trix_model::{Digest, Failure, JobId, SharePath, state};
-use trix_plan::task::{IntakeResult, Plan, Sidecar, SourceRef};
+use trix_plan::task::{IntakeResult, Sidecar, SourceRef};
 use trix_plan::{Delivery, Profile};
 use utoipa::{IntoParams, ToSchema};
 
@@ -24,7 +24,6 @@ use crate::routes::publications::{self, Publication};
 use crate::routes::session::PrincipalKind;
 use crate::routes::shares::{SOURCE_UNAVAILABLE, bad_path, require_source, sidecars_of};
 use crate::state::App;
-use crate::wanted::Wanted as _;
 
 /// State of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -461,8 +460,8 @@ pub async fn list(
     let before = query.cursor.as_deref().map(cursor::decode::<i64>).transpose()?.map(JobId);
     // One more than is shown tells whether there is a next page.
     let filter =
-        JobFilter { before, states, title: query.text.filter(|t| !t.is_empty()), limit: limit + 1 };
-    let (rows, overview) = tokio::try_join!(app.db.jobs(&filter), app.db.overview())?;
+        JobFilter { before, states, text: query.text.filter(|t| !t.is_empty()), limit: limit + 1 };
+    let (rows, counts) = tokio::try_join!(app.db.jobs(&filter), app.db.job_counts())?;
     let mut items: Vec<Job> = rows.into_iter().map(Job::from).collect();
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);
@@ -470,7 +469,7 @@ pub async fn list(
         Some(last) if more => Some(cursor::encode(&last.id)?),
         _ => None,
     };
-    Ok(Json(JobList { items, next, counts: overview.jobs }))
+    Ok(Json(JobList { items, next, counts }))
 }
 
 /// Submits a job. Operators only. The same key with the same body gives the same job.
@@ -516,45 +515,30 @@ pub async fn submit(
             .allowed("0 to 9"));
         }
     };
-    let mut submit = Submit {
+    // A repetition gets its answer even if the file or the profile is gone by now.
+    let earlier = app.db.submitted(caller.id, &key, request_hash).await;
+    if let Some(earlier) = earlier.map_err(|e| refusal(e, &key))? {
+        return Ok((StatusCode::OK, Json(job_row(&app, earlier.job).await?.into())));
+    }
+    require_source(&app, &source.share)?;
+    let (profile_id, profile) = profile(&app, &wish.profile).await?;
+    let engine = engine(&app).await?;
+    let (file, sidecars) = look(&app, &source).await?;
+    let plan = trix_plan::plan0(&file, &sidecars, &profile, &engine, Delivery::Shares)
+        .map_err(Failure::from)?;
+    let submit = Submit {
         principal: caller.id,
         key,
         request_hash,
         request,
         title,
-        profile: 0,
+        profile: profile_id,
         sources: vec![source],
         band,
-        plan: Plan {
-            version: trix_plan::planner::PLAN_VERSION,
-            engine: String::new(),
-            tasks: Vec::new(),
-            results: Vec::new(),
-        },
+        plan,
     };
-    // A repetition gets its answer even if the file or the profile is gone by now.
-    if let Some(earlier) = app.db.submitted(&submit).await.map_err(|e| refusal(e, &submit.key))? {
-        return Ok((StatusCode::OK, Json(job_row(&app, earlier.job).await?.into())));
-    }
-    require_source(&app, &submit.sources[0].share)?;
-    let (profile_id, profile) = profile(&app, &wish.profile).await?;
-    let engine = engine(&app).await?;
-    let (file, sidecars) = look(&app, &submit.sources[0]).await?;
-    submit.profile = profile_id;
-    submit.plan = trix_plan::plan0(&file, &sidecars, &profile, &engine, Delivery::Shares)
-        .map_err(Failure::from)?;
-    let mut audit = caller.audit("job.submit", "job");
-    let db = app.db.clone();
-    let submitted = app
-        .finish(async move {
-            let submitted = db.submit(&submit).await.map_err(|e| refusal(e, &submit.key))?;
-            if submitted.created {
-                audit.object = format!("job/{}", submitted.job);
-                db.audit(&audit).await?;
-            }
-            Ok(submitted)
-        })
-        .await?;
+    let db = app.db.audited(caller.audit("job.submit"));
+    let submitted = db.submit(&submit).await.map_err(|e| refusal(e, &submit.key))?;
     let job = job_row(&app, submitted.job).await?;
     tracing::info!(job = %job.id, title = job.title, created = submitted.created, "job submitted");
     let status = if submitted.created { StatusCode::CREATED } else { StatusCode::OK };
@@ -593,13 +577,8 @@ pub async fn get(
     let intake = intake.filter(|v| !v.is_null()).and_then(|v| read_intake(v).ok());
     let names: BTreeMap<String, state::TaskState> =
         tasks.iter().map(|t| (t.name.clone(), t.state)).collect();
-    let mut job = Job::from(row);
-    let preview = publications
-        .iter()
-        .find(|p| p.state == state::PublicationState::Published && p.manifest.role == "preview");
-    job.poster_url = preview.map(|p| publications::url(p.id, "poster.jpg"));
     Ok(Json(JobDetail {
-        job,
+        job: row.into(),
         tasks: tasks.into_iter().map(|t| task(t, &names)).collect(),
         attempts: attempts.into_iter().map(Attempt::from).collect(),
         findings: findings.into_iter().map(Finding::from).collect(),
@@ -678,15 +657,7 @@ pub async fn cancel(
     Operator(caller): Operator,
     Path(id): Path<i64>,
 ) -> Result<Json<Commanded>, Problem> {
-    let audit = caller.audit("job.cancel", format!("job/{id}"));
-    let db = app.db.clone();
-    let state = app
-        .finish(async move {
-            let state = db.cancel(JobId(id)).await?;
-            db.audit(&audit).await?;
-            Ok(state)
-        })
-        .await?;
+    let state = app.db.audited(caller.audit("job.cancel")).cancel(JobId(id)).await?;
     tracing::info!(job = id, %state, "job cancel asked for");
     Ok(Json(Commanded { job: id, state: state.into() }))
 }
@@ -708,15 +679,7 @@ pub async fn retry(
     Operator(caller): Operator,
     Path(id): Path<i64>,
 ) -> Result<Json<Commanded>, Problem> {
-    let audit = caller.audit("job.retry", format!("job/{id}"));
-    let db = app.db.clone();
-    let state = app
-        .finish(async move {
-            let state = db.retry(JobId(id)).await?;
-            db.audit(&audit).await?;
-            Ok(state)
-        })
-        .await?;
+    let state = app.db.audited(caller.audit("job.retry")).retry(JobId(id)).await?;
     tracing::info!(job = id, %state, "job retry asked for");
     Ok(Json(Commanded { job: id, state: state.into() }))
 }
@@ -950,7 +913,7 @@ impl From<JobRow> for Job {
             fraction,
             planned: j.planned,
             failure: j.failure.map(Failed::from),
-            poster_url: None,
+            poster_url: j.preview.map(|p| publications::url(p, "poster.jpg")),
         }
     }
 }

@@ -171,15 +171,8 @@ pub async fn put(
         .about(name)
         .allowed(profile.name));
     }
-    let audit = caller.audit("profile.put", format!("profile/{name}"));
-    let db = app.db.clone();
-    let row = app
-        .finish(async move {
-            let row = db.put_profile(&name, profile.version(), &wish.text, false).await?;
-            db.audit(&audit).await?;
-            Ok(row)
-        })
-        .await?;
+    let db = app.db.audited(caller.audit("profile.put"));
+    let row = db.put_profile(&name, profile.version(), &wish.text, false).await?;
     Ok(Json(Profile::from(row)))
 }
 

@@ -19,7 +19,6 @@ use crate::extract::Path;
 use crate::problem::Problem;
 use crate::range::{self, Wanted};
 use crate::state::App;
-use crate::wanted::Wanted as _;
 
 /// State of a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]

@@ -8,7 +8,7 @@ use axum::response::{AppendHeaders, IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use trix_db::DbError;
-use trix_db::access::{AuditEntry, Principal};
+use trix_db::access::{Audit, Link, SignIn};
 use utoipa::ToSchema;
 
 use crate::auth::{self, Caller};
@@ -156,7 +156,7 @@ pub async fn log_in(
         ));
     };
     app.brake.succeeded(&wish.name, &from.ip);
-    signed_in(app, from, entry.principal, "session.log_in").await
+    sign_in(&app, &from, SignIn::Password(entry.principal.id), "session.log_in").await
 }
 
 /// Signs out.
@@ -174,14 +174,7 @@ pub async fn log_out(State(app): State<App>, caller: Caller) -> Result<Response,
     let Some((session, _)) = caller.session else {
         return Err(Problem::conflict("no_session", "a token has no session to end"));
     };
-    let audit = caller.audit("session.log_out", format!("session/{session}"));
-    let db = app.db.clone();
-    app.finish(async move {
-        db.end_session(caller.id, session).await?;
-        db.audit(&audit).await?;
-        Ok(())
-    })
-    .await?;
+    app.db.audited(caller.audit("session.log_out")).end_session(caller.id, session).await?;
     // Nobody may listen.
     let _ = app.ended_sessions.send(session);
     let cookies = auth::cleared_cookies().map(|c| (header::SET_COOKIE, c));
@@ -206,8 +199,7 @@ pub async fn inspect_link(
     from: From,
     Body(wish): Body<LinkToken>,
 ) -> Result<Json<LinkInfo>, Problem> {
-    app.brake.check(LINKS, &from.ip)?;
-    let link = app.db.peek_link(&wish.token).await.map_err(|e| used_up(&app, &from, e))?;
+    let link = good_link(&app, &from, &wish.token).await?;
     let purpose = if link.principal.is_some() { LinkPurpose::Login } else { LinkPurpose::Setup };
     Ok(Json(LinkInfo { purpose, name: link.principal.map(|p| p.name) }))
 }
@@ -231,17 +223,13 @@ pub async fn use_link(
     Body(wish): Body<LinkToken>,
 ) -> Result<Response, Problem> {
     auth::require_cookie(&from.headers, &app)?;
-    app.brake.check(LINKS, &from.ip)?;
-    let link = app.db.peek_link(&wish.token).await.map_err(|e| used_up(&app, &from, e))?;
-    if link.principal.is_none() {
+    if good_link(&app, &from, &wish.token).await?.principal.is_none() {
         return Err(Problem::conflict(
             "setup_link",
             "the link sets up the first account; it needs a name and a password",
         ));
     }
-    let principal =
-        app.db.use_link(&wish.token, None).await.map_err(|e| used_up(&app, &from, e))?;
-    signed_in(app, from, principal, "session.link").await
+    sign_in(&app, &from, SignIn::Link(&wish.token), "session.link").await
 }
 
 /// Makes the first account by the set-up link and signs in; sets the session cookie.
@@ -263,7 +251,6 @@ pub async fn set_up(
     Body(wish): Body<SetUp>,
 ) -> Result<Response, Problem> {
     auth::require_cookie(&from.headers, &app)?;
-    app.brake.check(LINKS, &from.ip)?;
     check_name(&wish.name)?;
     if !PASSWORD_BYTES.contains(&wish.password.len()) {
         return Err(Problem::new(
@@ -275,15 +262,13 @@ pub async fn set_up(
         .allowed("10 to 1024 bytes"));
     }
     // Looked at before the password is hashed, which is costly and open to everybody.
-    let link = app.db.peek_link(&wish.token).await.map_err(|e| used_up(&app, &from, e))?;
-    if link.principal.is_some() {
+    if good_link(&app, &from, &wish.token).await?.principal.is_some() {
         return Err(Problem::conflict("login_link", "the link signs in an account that exists"));
     }
-    let hash = password::hash(wish.password).await?;
-    let admin = Some((wish.name.as_str(), hash.as_str()));
-    let principal =
-        app.db.use_link(&wish.token, admin).await.map_err(|e| used_up(&app, &from, e))?;
-    signed_in(app, from, principal, "session.set_up").await
+    let password_hash = password::hash(wish.password).await?;
+    let (link, name) = (&wish.token, &wish.name);
+    let how = SignIn::SetUp { link, name, password_hash: &password_hash };
+    sign_in(&app, &from, how, "session.set_up").await
 }
 
 /// Stands for the account in the brake when links are tried.
@@ -319,6 +304,12 @@ pub(crate) fn check_name(name: &str) -> Result<(), Problem> {
         .allowed("1 to 64 letters a to z, digits, and . _ - @"))
 }
 
+/// Looks at a link without using it up.
+async fn good_link(app: &App, from: &From, token: &str) -> Result<Link, Problem> {
+    app.brake.check(LINKS, &from.ip)?;
+    app.db.peek_link(token).await.map_err(|e| used_up(app, from, e))
+}
+
 /// A link that is not good is a guess as far as we know.
 fn used_up(app: &App, from: &From, e: DbError) -> Problem {
     match e {
@@ -335,11 +326,11 @@ fn used_up(app: &App, from: &From, e: DbError) -> Problem {
     }
 }
 
-/// Opens a session and sets its cookie.
-async fn signed_in(
-    app: App,
-    from: From,
-    principal: Principal,
+/// Opens a session and answers with its cookie and whose it is.
+async fn sign_in(
+    app: &App,
+    from: &From,
+    how: SignIn<'_>,
     action: &str,
 ) -> Result<Response, Problem> {
     let agent: String = from
@@ -350,20 +341,15 @@ async fn signed_in(
         .chars()
         .take(200)
         .collect();
-    let (db, ip, id) = (app.db.clone(), from.ip.clone(), principal.id);
-    let action = action.to_owned();
-    let secret = app
-        .finish(async move {
-            let secret = db.create_session(id, &agent, &ip, auth::SESSION).await?;
-            let object = format!("session/{}", secret.id);
-            let detail = serde_json::Value::Null;
-            db.audit(&AuditEntry { principal: Some(id), ip, action, object, detail }).await?;
-            Ok(secret)
-        })
-        .await?;
-    let cookie: HeaderValue = auth::session_cookie(&from.headers, &app, &secret.secret)?;
+    let by = Audit { principal: None, ip: from.ip.clone(), action: action.to_owned() };
+    let signed_in = app.db.audited(by).sign_in(how, &agent, &from.ip, auth::SESSION).await;
+    let (principal, secret) = signed_in.map_err(|e| match how {
+        SignIn::Password(_) => e.into(),
+        SignIn::Link(_) | SignIn::SetUp { .. } => used_up(app, from, e),
+    })?;
+    let cookie: HeaderValue = auth::session_cookie(&from.headers, app, &secret.secret)?;
     let me = Me {
-        id,
+        id: principal.id,
         name: principal.name,
         kind: PrincipalKind::User,
         role: principal.role.into(),

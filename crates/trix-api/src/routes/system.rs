@@ -11,7 +11,6 @@ use utoipa::ToSchema;
 use crate::auth::Caller;
 use crate::problem::Problem;
 use crate::state::App;
-use crate::wanted::Wanted as _;
 
 /// Connection to the database.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -37,11 +36,11 @@ pub struct Leader {
     /// Who holds it.
     pub holder: String,
     /// Since when.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub since: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
     /// Milliseconds that the database was up under a leader.
     pub up_ms: i64,
-    /// True when the leader's clock rose lately.
+    /// True while it holds the leader's seat.
     pub alive: bool,
 }
 
@@ -61,7 +60,7 @@ pub struct System {
     pub event_head: i64,
     /// Jobs by state.
     pub jobs: BTreeMap<String, i64>,
-    /// Tasks by state.
+    /// Tasks of the jobs under way by state.
     pub tasks: BTreeMap<String, i64>,
     /// Workers by state.
     pub workers: BTreeMap<String, i64>,

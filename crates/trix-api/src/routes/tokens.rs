@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use trix_db::access::TokenRow;
+use trix_db::access::TokenWithRole;
 use utoipa::ToSchema;
 
 use crate::auth::Admin;
@@ -13,7 +13,6 @@ use crate::extract::{Body, Path};
 use crate::problem::Problem;
 use crate::routes::session::{Role, check_name};
 use crate::state::App;
-use crate::wanted::Wanted as _;
 
 /// A token as it is listed; the secret is not kept.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -115,22 +114,12 @@ pub async fn create(
     }
     let created_at = OffsetDateTime::now_utc();
     let expires_at = wish.days.map(|d| created_at + time::Duration::days(i64::from(d)));
-    let audit = caller.audit("token.create", format!("token/{}", wish.name));
-    let (db, name, role) = (app.db.clone(), wish.name.clone(), wish.role);
-    let secret = app
-        .finish(async move {
-            // Each token is a principal of its own, so that idempotency keys and the
-            // audit trail tell programs apart.
-            let principal = db.create_principal(&name, role.into(), None).await?;
-            let secret = db.create_token(principal.id, &name, expires_at).await?;
-            db.audit(&audit).await?;
-            Ok(secret)
-        })
-        .await?;
+    let db = app.db.audited(caller.audit("token.create"));
+    let secret = db.create_program(&wish.name, wish.role.into(), expires_at).await?;
     let token = Token {
         id: secret.id,
         name: wish.name,
-        role,
+        role: wish.role,
         created_at,
         expires_at,
         revoked_at: None,
@@ -156,20 +145,12 @@ pub async fn revoke(
     Admin(caller): Admin,
     Path(id): Path<i64>,
 ) -> Result<StatusCode, Problem> {
-    let audit = caller.audit("token.revoke", format!("token/{id}"));
-    let db = app.db.clone();
-    app.finish(async move {
-        let all = db.all_tokens().await?;
-        let token = all.iter().find(|t| t.0.id == id).ok_or(Problem::not_found("token", id))?;
-        db.revoke_token(token.0.principal, id).await?;
-        db.audit(&audit).await?;
-        Ok(StatusCode::NO_CONTENT)
-    })
-    .await
+    app.db.audited(caller.audit("token.revoke")).revoke_any_token(id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
-impl From<(TokenRow, trix_db::access::Role)> for Token {
-    fn from((t, role): (TokenRow, trix_db::access::Role)) -> Token {
+impl From<TokenWithRole> for Token {
+    fn from(TokenWithRole { token: t, role }: TokenWithRole) -> Token {
         Token {
             id: t.id,
             name: t.label,

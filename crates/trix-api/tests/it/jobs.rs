@@ -264,6 +264,20 @@ async fn a_job_is_listed_shown_failed_retried_and_cancelled() {
     assert_eq!(system["jobs"]["cancelled"], 1);
     assert_eq!(system["workers"]["active"], 1);
     assert_eq!(system["database"]["ok"], true);
+    assert!(system["database"]["schema_version"].as_i64().unwrap() >= 14, "{system}");
+    assert_eq!(system["leader"], Value::Null, "none has led yet");
+    // The seat belongs to whoever holds its lock, and is shown as long as it does.
+    let took = trix_db::leader::Seat::try_take(&service.db, "here", Default::default()).await;
+    let seat = took.unwrap().expect("the seat is free");
+    let leader = service.read("/api/v1/system", &admin).await["leader"].clone();
+    assert_eq!((leader["holder"].as_str(), leader["alive"].as_bool()), (Some("here"), Some(true)));
+    assert_eq!(leader["epoch"], 1);
+    assert!(leader["since"].is_string() && leader["up_ms"].is_i64(), "{leader}");
+    seat.leave().await.unwrap();
+    until("nobody leads", async || {
+        service.read("/api/v1/system", &admin).await["leader"]["alive"] == false
+    })
+    .await;
     service.stop().await;
 }
 
@@ -290,5 +304,7 @@ async fn the_list_goes_on_after_a_cursor_and_finds_by_text() {
     let found = service.read("/api/v1/jobs?text=film%203", &admin).await;
     assert_eq!(found["items"].as_array().unwrap().len(), 1);
     assert_eq!(found["items"][0]["title"], "Film 3");
+    let found = service.read("/api/v1/jobs?text=IN:film", &admin).await;
+    assert_eq!(found["items"].as_array().unwrap().len(), 5, "the source's path is searched too");
     service.stop().await;
 }

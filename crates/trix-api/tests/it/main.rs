@@ -1,6 +1,7 @@
 //! The real server on a free port, over a real PostgreSQL.
 
 mod access;
+mod audit;
 mod document;
 mod events;
 mod files;

@@ -10,12 +10,13 @@ use super::{args, encode, show};
 /// Runs the command; fails when any file is not whole, after all were tried.
 pub fn run(arguments: &args::Verify) -> anyhow::Result<()> {
     let stop = encode::stop_on_signal()?;
+    let threads = encode::slots(None) as u32;
     let mut failed = 0;
     for path in &arguments.files {
         let stopped = || stop.load(std::sync::atomic::Ordering::Relaxed);
         let checked = File::open(path)
             .context("opening the file")
-            .and_then(|f| Ok(check_file(f, 0, &Control::new(&|_| {}, &stopped))?));
+            .and_then(|f| Ok(check_file(f, 0, threads, &Control::new(&|_| {}, &stopped))?));
         match checked {
             Ok(checked) if arguments.json => println!("{}", serde_json::to_string(&checked)?),
             Ok(checked) => println!("{}: {}", path.display(), words(&checked)),

@@ -101,8 +101,18 @@ async fn jobs_are_listed_newest_first_by_state_and_title() {
     assert_eq!(all(JobFilter { before: Some(ids[3]), ..page }).await, [ids[2], ids[1]]);
     let cancelled = JobFilter { states: vec![JobState::Cancelled], limit: 9, ..Default::default() };
     assert_eq!(all(cancelled).await, [ids[1]]);
-    let titled = JobFilter { title: Some("OF F2".into()), limit: 9, ..Default::default() };
-    assert_eq!(all(titled).await, [ids[2]]);
+    let text = |t: &str| JobFilter { text: Some(t.into()), limit: 9, ..Default::default() };
+    assert_eq!(all(text("OF F2")).await, [ids[2]]);
+    assert_eq!(all(text("In:Film.")).await.len(), 5, "the source's path counts");
+    assert_eq!(all(JobFilter { limit: 2, ..text("film") }).await, [ids[4], ids[3]]);
+    assert_eq!(all(JobFilter { before: Some(ids[1]), ..text("title") }).await, [ids[0]]);
+    let accepted = vec![JobState::Accepted];
+    assert_eq!(all(JobFilter { states: accepted, ..text("title") }).await.len(), 4);
+    for literal in ["f%", "f_", "\\", "%"] {
+        assert!(all(text(literal)).await.is_empty(), "{literal} is text, no pattern");
+    }
+    let counts = w.db.job_counts().await.unwrap();
+    assert_eq!((counts["accepted"], counts["cancelled"]), (4, 1));
     assert!(w.db.job(JobId(999)).await.unwrap().is_none());
     for r in
         [w.db.cancel(JobId(999)).await, w.db.retry(JobId(999)).await, w.db.pause(JobId(999)).await]

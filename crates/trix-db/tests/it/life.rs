@@ -224,3 +224,70 @@ async fn the_first_result_under_a_key_wins_and_another_one_is_an_event() {
     assert_eq!(differs[0].body["dropped"], digest(0xee).to_string());
     assert_eq!(w.task(two, "intake").await.state, TaskState::Done);
 }
+
+/// The maker of two artifacts is under way with one of them, because the cache had the
+/// other, and just then that other one is lost: its result is no mistake of the worker's,
+/// and the next attempt makes what is missing.
+#[tokio::test]
+async fn a_maker_under_way_when_its_other_artifact_is_lost_runs_again() {
+    let w = World::new().await;
+    let a = w.worker("a").await;
+    // One chunk task with two renditions, each muxed into a file of its own.
+    let mut plan = plan1("film");
+    let (second, mux) = (plan.tasks.remove(1), plan.tasks[1].clone());
+    plan.tasks[0].outputs.push(second.outputs[0].clone());
+    plan.tasks[0].outputs[1].name = "r2".into();
+    plan.tasks.truncate(1);
+    for (name, from, file) in [("mux/r", 0, "file one"), ("mux/r2", 1, "file two")] {
+        let mut mux = mux.clone();
+        let key = plan.tasks[0].outputs[from].key;
+        mux.name = name.into();
+        mux.needs = vec!["encode/0000".into()];
+        mux.outputs[0].key = crate::support::key(file);
+        if let trix_plan::task::TaskSpec::Mux(m) = &mut mux.spec {
+            m.video.as_mut().unwrap().chunks = vec![key];
+        }
+        plan.tasks.push(mux);
+    }
+    let [one, two] = [0, 1].map(|i| plan.tasks[0].outputs[i].key);
+    let job = w.planned("film", &a, plan).await;
+
+    // Both renditions are made, and both muxes begin.
+    let encode = a.claim(1).await.remove(0);
+    a.end(encode.attempt, ok(&encode)).await;
+    let muxes = a.claim(2).await;
+    assert_eq!(names(&muxes), ["mux/r", "mux/r2"]);
+
+    // The first is gone: its maker runs again, with that one output only.
+    a.end(muxes[0].attempt, Outcome::MissingInputs(vec![one])).await;
+    let encode = a.claim(1).await.remove(0);
+    assert_eq!(encode.name, "encode/0000");
+    let missing: Vec<_> = encode.missing.iter().map(|o| o.key).collect();
+    assert_eq!(missing, [one]);
+    // Now the second mux finds the other one gone, while the maker is under way.
+    a.end(muxes[1].attempt, Outcome::MissingInputs(vec![two])).await;
+    assert_eq!(w.task(job, "encode/0000").await.state, TaskState::Running);
+    assert_eq!(w.task(job, "mux/r2").await.state, TaskState::Ready);
+    // Both muxes wait: it is told only of the attempt that its request did not name.
+    assert_eq!(names(&a.claim(4).await), ["encode/0000"]);
+
+    // It reports what it was told to make. That is not all, and nobody's fault.
+    let reply = a.end(encode.attempt, ok(&encode)).await;
+    assert_eq!(reply.verdicts[0].verdict, trix_db::Verdict::Accepted);
+    let row = w.task(job, "encode/0000").await;
+    assert_eq!(row.state, TaskState::Ready, "{row:?}");
+    let attempts = w.db.attempts(job).await.unwrap();
+    let ended = attempts.iter().find(|t| (t.task, t.epoch) == (row.id, row.epoch)).unwrap();
+    let failure = ended.failure.as_ref().unwrap();
+    assert_eq!((failure.class, failure.code.as_str()), (ErrorClass::Transient, "artifact_missing"));
+    let artifacts = w.db.artifacts(&[one, two]).await.unwrap();
+    assert_eq!(artifacts.iter().map(|f| f.key).collect::<Vec<_>>(), [one], "what it made stays");
+
+    let encode = a.claim(1).await.remove(0);
+    let missing: Vec<_> = encode.missing.iter().map(|o| o.key).collect();
+    assert_eq!((encode.name.as_str(), missing), ("encode/0000", vec![two]));
+    a.end(encode.attempt, ok(&encode)).await;
+    a.run_all(&w.db).await;
+    assert_eq!(w.state(job).await, JobState::Succeeded);
+    assert_eq!(w.leader.repair().await.unwrap(), trix_db::leader::Repaired::default());
+}

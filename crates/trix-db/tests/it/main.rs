@@ -1,11 +1,15 @@
 //! The protocol against a real PostgreSQL.
 
+mod audit;
 mod claims;
 mod cluster;
 mod events;
 mod fence;
+mod hints;
 mod jobs;
+mod large;
 mod life;
+mod lookups;
 mod outage;
 mod pairs;
 mod publish;

@@ -1,5 +1,6 @@
 //! Dispatchers against a real PostgreSQL, with workers that pretend.
 
 mod cache;
+mod stages;
 mod support;
 mod whole;

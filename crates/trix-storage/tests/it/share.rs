@@ -7,10 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use trix_model::{ErrorClass, Failure, RelPath};
+use trix_model::{AttemptId, Epoch, ErrorClass, Failure, RelPath, TaskId};
 use trix_storage::ops::Ops;
 use trix_storage::{
-    EntryKind, Expect, Root, Roots, ShareRole, ShareState, Stage, StorageError, WritableShare,
+    EntryKind, Expect, Root, Roots, ShareRole, ShareState, Stage, StageName, StorageError,
+    WritableShare,
 };
 
 use crate::common::*;
@@ -376,18 +377,27 @@ fn a_source_share_is_not_opened_for_writing() {
 fn only_stages_that_the_caller_gives_up_are_swept() {
     let t = temp();
     let out: WritableShare = writable(t.path());
-    for stage in ["12-1", "12-2", "run-abc"] {
-        stage_file(&out.stage(&stage_name(stage)).unwrap(), "a/b", b"123");
+    let ours = trix_storage::ClusterTag::from(uuid::Uuid::from_u128(0x0a << 96));
+    let theirs = trix_storage::ClusterTag::from(uuid::Uuid::from_u128(0x0b << 96));
+    let attempt = |epoch| AttemptId { task: TaskId(12), epoch: Epoch(epoch) };
+    let name = |cluster, epoch| StageName::of(cluster, attempt(epoch));
+    assert_eq!(name(ours, 1).as_str(), "0000000a-12-1");
+    let others = ["12-1", "run-abc", "0000000a-12", "0000000g-12-1"];
+    let others: Vec<_> = others.into_iter().map(stage_name).collect();
+    for stage in [name(ours, 1), name(ours, 2), name(theirs, 1)].iter().chain(&others) {
+        stage_file(&out.stage(stage).unwrap(), "a/b", b"123");
     }
     let mut seen = Vec::new();
     let removed = trix_storage::sweep_stages(out.dir(), |entry| {
-        seen.push((entry.name.clone(), entry.attempt.map(|a| a.epoch.0), entry.size));
-        entry.attempt.is_some_and(|a| a.epoch.0 == 1)
+        seen.push((entry.attempt_of(ours).map(|a| a.epoch.0), entry.size));
+        entry.attempt_of(ours).is_some_and(|a| a.epoch.0 == 1)
     })
     .unwrap();
-    assert_eq!(removed, ["12-1"]);
-    let row = |n: &str, e| (n.to_owned(), e, 3);
-    assert_eq!(seen, [row("12-1", Some(1)), row("12-2", Some(2)), row("run-abc", None)]);
-    assert!(out.stage(&stage_name("12-2")).is_err(), "a stage has one writer ever");
-    assert!(out.stage(&stage_name("12-1")).is_ok());
+    assert_eq!(removed, [name(ours, 1).as_str()], "not that of the same task of others");
+    seen.sort();
+    let unknown = (None, 3);
+    let mine = [(Some(1), 3), (Some(2), 3)];
+    assert_eq!(seen, [[unknown; 5].as_slice(), &mine].concat());
+    assert!(out.stage(&name(ours, 2)).is_err(), "a stage has one writer ever");
+    assert!(out.stage(&name(ours, 1)).is_ok());
 }

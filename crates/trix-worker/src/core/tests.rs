@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use trix_db::{
     Accepted, AttemptResult, Claim, Credentials, Outcome, ProtocolTimes, Registered, Resources,
-    ResultVerdict, SyncReply, SyncRequest, Usage, Verdict,
+    ResultVerdict, SyncReply, SyncRequest, Usage, Verdict, WorkHint,
 };
 use trix_model::{
     AttemptId, Epoch, ErrorClass, JobId, Key, Progress, ShareName, SharePath, TaskId, WorkerId,
@@ -76,6 +76,7 @@ fn registered(worker: i64) -> Registered {
         me: Credentials { worker: WorkerId(worker), token: "secret".into() },
         incarnation: Uuid::nil(),
         ping_seq: 1,
+        cluster: Uuid::nil(),
     }
 }
 
@@ -133,6 +134,10 @@ impl Bench {
 
     fn on(&mut self, event: Event) {
         self.actions.extend(self.core.on(event, self.now, 1.0));
+    }
+
+    fn hint(&mut self, hint: WorkHint, jitter: f64) {
+        self.actions.extend(self.core.on(Event::Hint(hint), self.now, jitter));
     }
 
     fn tick(&mut self, by: Duration) {
@@ -751,4 +756,96 @@ fn whatever_gets_lost_every_task_is_done_once() {
         println!("seed {seed}");
         at_random(seed);
     }
+}
+
+/// The core's next call, as far from now as it is.
+fn due(bench: &Bench) -> Duration {
+    if bench.actions.iter().any(|a| matches!(a, Action::Call(_))) {
+        return Duration::ZERO;
+    }
+    bench.core.wake().saturating_sub(bench.now)
+}
+
+#[test]
+fn a_hint_of_work_makes_a_worker_with_room_ask_at_once() {
+    let mut bench = Bench::at_work(&[]);
+    assert_eq!(due(&bench), s(1));
+    bench.hint(WorkHint::Ready(1), 0.5);
+    assert!(due(&bench) <= Duration::from_millis(1));
+    assert_eq!(bench.sync().want, CORES * 4);
+    // It brought nothing, so the next hint waits a little; the one after work does not.
+    let reply = accepted(&bench, &[]);
+    bench.answer(reply);
+    bench.hint(WorkHint::Ready(1), 0.0);
+    assert_eq!(due(&bench), Duration::from_millis(50));
+    bench.sync();
+    let reply = accepted(&bench, &[attempt(1)]);
+    bench.answer(reply);
+    bench.hint(WorkHint::Ready(1), 0.0);
+    assert_eq!(due(&bench), Duration::ZERO);
+}
+
+#[test]
+fn a_hint_during_a_call_is_looked_after_when_the_call_is_over() {
+    let mut bench = Bench::at_work(&[]);
+    bench.tick(s(1));
+    bench.sync();
+    bench.hint(WorkHint::Ready(1), 0.0);
+    // The call may have looked before the task was there.
+    let reply = accepted(&bench, &[]);
+    bench.answer(reply);
+    assert_eq!(due(&bench), Duration::ZERO);
+}
+
+#[test]
+fn a_worker_without_room_or_without_its_database_takes_no_hint() {
+    let mut bench = Bench::at_work(&[1, 2, 3, 4]);
+    let before = due(&bench);
+    bench.hint(WorkHint::Ready(9), 0.0);
+    assert_eq!(due(&bench), before);
+    let mut bench = Bench::at_work(&[]);
+    bench.tick(s(1));
+    bench.sync();
+    bench.away();
+    let before = due(&bench);
+    bench.hint(WorkHint::Ready(9), 0.0);
+    assert_eq!(due(&bench), before, "the pace of its tries is what counts");
+}
+
+#[test]
+fn of_a_thousand_idle_workers_a_few_ask_for_one_task_and_all_for_a_film() {
+    let askers = |tasks: u32| {
+        let hint = |n: u32| {
+            let mut bench = Bench::at_work(&[]);
+            bench.tick(s(1));
+            bench.sync();
+            let mut reply = accepted(&bench, &[]);
+            reply.workers = 1000;
+            bench.answer(reply);
+            let beat = due(&bench);
+            let jitter = f64::from(n) / 1000.0;
+            bench.hint(WorkHint::Ready(tasks), jitter);
+            let asks = due(&bench) < beat;
+            assert!(!asks || due(&bench) <= Duration::from_millis(100));
+            asks
+        };
+        (0..1000).filter(|n| hint(*n)).count()
+    };
+    assert_eq!(askers(1), 9);
+    assert_eq!(askers(500), 1000);
+}
+
+#[test]
+fn a_kick_brings_the_cancel_to_the_workers_that_it_names() {
+    let mut bench = Bench::at_work(&[1]);
+    let beat = due(&bench);
+    bench.hint(WorkHint::Cancel(Some(vec![WorkerId(8)])), 0.9);
+    assert_eq!(due(&bench), beat, "it is another one's");
+    bench.hint(WorkHint::Cancel(Some(vec![WorkerId(7)])), 0.9);
+    assert_eq!(due(&bench), Duration::ZERO);
+    bench.sync();
+    let mut reply = accepted(&bench, &[]);
+    reply.cancels = vec![attempt(1)];
+    bench.answer(reply);
+    assert_eq!(bench.killed(1), Some(Why::Cancelled));
 }

@@ -53,6 +53,7 @@ pub struct Site {
     tokens: BTreeMap<String, String>,
     plan1: Arc<std::sync::Mutex<BTreeMap<JobId, Plan>>>,
     leader: JoinHandle<()>,
+    times: ProtocolTimes,
 }
 
 impl Drop for Site {
@@ -64,27 +65,32 @@ impl Drop for Site {
 impl Site {
     /// A site on the database at `url`, with folders for the shares `in`, `out` and `cache`.
     pub async fn new(url: &str) -> Site {
+        Site::with_times(url, times()).await
+    }
+
+    /// The same at another pace.
+    pub async fn with_times(url: &str, times: ProtocolTimes) -> Site {
         let root = TempDir::with_prefix_in("trix-worker-", "/var/tmp").unwrap();
         std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         for share in ["in", "out", "cache"] {
             std::fs::create_dir(root.path().join(share)).unwrap();
         }
         std::fs::write(root.path().join("in/film.mov"), b"not really a film").unwrap();
-        Site::around(url, Arc::new(root)).await
+        Site::around(url, Arc::new(root), times).await
     }
 
     /// The same shares with another database.
     pub async fn on_another(&self, url: &str) -> Site {
         std::fs::remove_dir_all(self.path("state-one")).unwrap();
-        Site::around(url, self.root.clone()).await
+        Site::around(url, self.root.clone(), self.times).await
     }
 
-    async fn around(url: &str, root: Arc<TempDir>) -> Site {
-        let db = Db::open(url, times()).unwrap();
+    async fn around(url: &str, root: Arc<TempDir>, times: ProtocolTimes) -> Site {
+        let db = Db::open(url, times).unwrap();
         let plan1 = Arc::new(std::sync::Mutex::new(BTreeMap::new()));
         let leader = tokio::spawn(lead(db.clone(), plan1.clone()));
         let tokens = BTreeMap::new();
-        Site { db, url: url.to_owned(), root, tokens, plan1, leader }
+        Site { db, url: url.to_owned(), root, tokens, plan1, leader, times }
     }
 
     pub fn path(&self, share: &str) -> PathBuf {
@@ -96,7 +102,7 @@ impl Site {
         let token = self.token(node).await;
         let told = json!({
             "url": self.url, "node": node, "token": token, "root": self.root.path(),
-            "slot": example("worker_toy_slot"), "times": times(), "mcpu": mcpu,
+            "slot": example("worker_toy_slot"), "times": self.times, "mcpu": mcpu,
         });
         Process::start(&told.to_string())
     }

@@ -1,10 +1,11 @@
 //! What a worker does when nothing is wrong, and when somebody changes his mind.
 
 use rustix::process::Signal;
+use trix_db::ProtocolTimes;
 use trix_model::state::{AttemptState, JobState, TaskState};
 use trix_testkit::pg::TestDb;
 
-use crate::support::{Site, all_dead, files};
+use crate::support::{Site, all_dead, files, times};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_title_goes_all_the_way() {
@@ -36,6 +37,50 @@ async fn a_title_goes_all_the_way() {
     // The same title again is already published: nothing is made, nothing is moved.
     let again = site.submit("film", &["audio/0", "audio/1", "audio/2"], true).await;
     assert_eq!(again, job, "the same key is the same job");
+    worker.term();
+}
+
+/// With a beat of ten minutes nothing but a hint brings a worker to ask.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_worker_is_woken_by_new_work_and_a_busy_one_by_a_cancel() {
+    let database = TestDb::new().await.unwrap();
+    let long = std::time::Duration::from_secs(600);
+    let times = ProtocolTimes {
+        beat: long,
+        beat_small: long,
+        suspect: long * 2,
+        lost: long * 3,
+        ping_silent: long,
+        ..times()
+    };
+    let mut site = Site::with_times(database.url(), times).await;
+    let worker = site.worker("one", 2000).await;
+    let mut waited = Vec::new();
+    for n in 0..20 {
+        let job = site.submit(&format!("film {n}"), &["audio/0"], false).await;
+        site.done(job).await;
+        let submitted = site.db.job(job).await.unwrap().unwrap().created_at;
+        let claimed = site.attempts(job, "intake").await[0].started_at;
+        waited.push((claimed - submitted).as_seconds_f64() * 1000.0);
+    }
+    waited.sort_by(f64::total_cmp);
+    println!(
+        "idle, from submit to claim: p50 {:.1} ms, p90 {:.1} ms, worst {:.1} ms of {}",
+        waited[waited.len() / 2],
+        waited[waited.len() * 9 / 10],
+        waited[waited.len() - 1],
+        waited.len()
+    );
+
+    let job = site.submit("slow", &["audio/0/slow-60000"], false).await;
+    site.state(job, "audio/0/slow-60000", TaskState::Running).await;
+    let asked = std::time::Instant::now();
+    site.db.cancel(job).await.unwrap();
+    site.until("the job is cancelled", || async {
+        Some(site.db.job(job).await.ok()??.state == JobState::Cancelled)
+    })
+    .await;
+    println!("from cancel to cancelled: {:.1} ms", asked.elapsed().as_secs_f64() * 1000.0);
     worker.term();
 }
 

@@ -68,8 +68,7 @@ async fn a_cancelled_job_leaves_no_process_and_no_temporary_file() {
     let site = Site::new();
     site.title("Film.mov");
     let _up = site.up().await;
-    let text = slow().replace("[archive]\nshare = \"archive\"\npath = \"{title}\"\n", "");
-    let id = site.submit_with("Film.mov", "film", &text).await;
+    let id = site.submit_with("Film.mov", "film", &slow()).await;
     site.midway(id, None).await;
 
     let (status, answer) =
