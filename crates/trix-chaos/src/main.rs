@@ -1,34 +1,240 @@
-//! `trix-chaos`: the proof as a program.
+//! The program: `trix-chaos sim`, `bites`, `replay`, `check`, `run`.
 
 use std::process::ExitCode;
+use std::time::Instant;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
+use trix_chaos::breaks::Break;
+use trix_chaos::campaign::{self, Campaign};
+use trix_chaos::check::{Journals, Looked, Mounted, Report, check};
 use trix_chaos::harness;
+use trix_chaos::replay::{self, Replayed};
+use trix_chaos::world::{Counts, Run};
 
-/// Proves the job system by breaking what it stands on.
-#[derive(Debug, Parser)]
+/// Proof of the protocol: a simulator, deliberate breaks, a replay against PostgreSQL, and the
+/// checker of the invariants.
+#[derive(Parser)]
 #[command(name = "trix-chaos", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 enum Command {
-    /// Run rows of fault trials over real processes in a folder of their own.
+    /// Runs the protocol under seeds, with everything going wrong.
+    Sim {
+        /// How many seeds.
+        #[arg(long, default_value_t = 10_000)]
+        seeds: u64,
+        /// Steps with faults in each; healing is extra.
+        #[arg(long, default_value_t = 1000)]
+        steps: u64,
+        /// The first seed; alone, just this one with its trace.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Take a safeguard out.
+        #[arg(long = "break")]
+        broken: Option<Break>,
+    },
+    /// Takes out one safeguard after the other and says by which rule it was noticed.
+    Bites {
+        /// Seeds within which each must be caught.
+        #[arg(long, default_value_t = 1000)]
+        seeds: u64,
+        /// Steps with faults in each.
+        #[arg(long, default_value_t = 1000)]
+        steps: u64,
+        /// Also break the real SQL, and replay up to so many traces over each break.
+        #[arg(long, default_value_t = 300)]
+        traces: u64,
+        /// Leave the real SQL whole: no PostgreSQL is needed then.
+        #[arg(long)]
+        no_sql: bool,
+    },
+    /// Replays traces of the simulator against the real PostgreSQL, state by state.
+    Replay {
+        /// How many.
+        #[arg(long, default_value_t = 1000)]
+        traces: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// Steps with faults in each.
+        #[arg(long, default_value_t = 400)]
+        steps: u64,
+        /// The most calls of each.
+        #[arg(long, default_value_t = 150)]
+        calls: usize,
+    },
+    /// Asks the invariants of an installation.
+    Check {
+        /// Its database.
+        #[arg(long, env = "DATABASE_URL")]
+        database_url: String,
+        /// Destination shares as NAME=/mount/point.
+        #[arg(long = "share", value_parser = mounted)]
+        shares: Vec<Mounted>,
+        /// What clients wrote down, as JSON.
+        #[arg(long)]
+        journals: Option<std::path::PathBuf>,
+    },
+    /// Runs rows of fault trials over real processes in a folder of their own.
     Run(harness::RunOptions),
-    /// Run one attempt for a worker, synthetically (not for people).
+    /// Runs one attempt for a worker, synthetically (not for people).
     #[command(hide = true)]
     Slot,
 }
 
-fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Run(options) => harness::run(&options),
-        Command::Slot => return harness::slot::run(),
+fn mounted(s: &str) -> Result<Mounted, String> {
+    let (name, root) = s.split_once('=').ok_or("a share is given as NAME=/mount/point")?;
+    Ok(Mounted { name: name.to_owned(), root: root.into() })
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let begun = Instant::now();
+    let good = match Cli::parse().command {
+        Command::Sim { steps, seed: Some(seed), broken, .. } => {
+            let mut campaign = campaign::run(seed, 1, steps, broken, true);
+            report(&mut campaign, steps, broken)
+        }
+        Command::Sim { seeds, steps, seed: None, broken } => {
+            let mut campaign = campaign::run(0, seeds, steps, broken, false);
+            report(&mut campaign, steps, broken)
+        }
+        Command::Bites { seeds, steps, traces, no_sql } => {
+            let model = bites(seeds, steps);
+            model & (no_sql || sql_bites(traces)?)
+        }
+        Command::Replay { traces, seed, steps, calls } => {
+            let plan = replay::Plan { first: seed, traces, steps, calls };
+            let done = runtime()?.block_on(replay::run(plan, None))?;
+            print_replayed(&done);
+            done.difference.is_none()
+        }
+        Command::Check { database_url, shares, journals } => {
+            let journals = match journals {
+                Some(path) => serde_json::from_slice(&std::fs::read(&path)?)
+                    .with_context(|| format!("reading {}", path.display()))?,
+                None => Journals::default(),
+            };
+            let report = runtime()?.block_on(async {
+                let db = trix_db::Db::open(&database_url, Default::default())?;
+                anyhow::Ok(check(&db, &shares, &journals).await?)
+            })?;
+            print_report(&report);
+            report.violations.is_empty()
+        }
+        Command::Run(options) => harness::run(&options)?,
+        Command::Slot => return Ok(harness::slot::run()),
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("trix-chaos: {error:#}");
-        ExitCode::FAILURE
-    })
+    println!("{:.1} s", begun.elapsed().as_secs_f64());
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+fn print_replayed(done: &Replayed) {
+    println!("traces {}", done.traces);
+    println!("calls with equal answers and equal tables {}", done.calls);
+    for (name, n) in &done.by_call {
+        println!("  {name} {n}");
+    }
+    println!("calls that a replay cannot make (ticks of a session that is over) {}", done.skipped);
+    println!("claims that the database chose otherwise, legally {}", done.followed);
+    println!("random delays taken over {}", done.delays);
+    match &done.difference {
+        None => println!("differences 0"),
+        Some(d) => println!("DIFFERENT: {d}"),
+    }
+}
+
+fn print_report(report: &Report) {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::ASCII_MARKDOWN);
+    table.set_header(["", "invariant", "looked at", "violations"]);
+    for (rule, what, looked) in &report.looked {
+        let n = report.violations.iter().filter(|v| v.rule == *rule).count();
+        let looked = match looked {
+            Looked::At(n) => n.to_string(),
+            Looked::No(why) => format!("not: {why}"),
+        };
+        table.add_row([*rule, *what, &looked, &n.to_string()]);
+    }
+    println!("{table}");
+    report.violations.iter().for_each(|v| println!("{v}"));
+    println!("violations {}", report.violations.len());
+}
+
+fn sql_bites(traces: u64) -> anyhow::Result<bool> {
+    let plan = replay::Plan { first: 0, traces, steps: 600, calls: 400 };
+    let bites = runtime()?.block_on(replay::sql_bites(plan))?;
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::ASCII_MARKDOWN);
+    table.set_header(["break of the real SQL", "function", "caught", "traces run"]);
+    for (b, done) in &bites {
+        let caught = done.difference.as_deref().unwrap_or("NOT CAUGHT");
+        let short: String =
+            caught.lines().nth(1).unwrap_or(caught).trim().chars().take(90).collect();
+        table.add_row([b.name, b.function, &short, &done.traces.to_string()]);
+    }
+    println!("{table}");
+    let caught = bites.iter().filter(|(_, done)| done.difference.is_some()).count();
+    println!("{caught} of {} breaks of the real SQL caught", bites.len());
+    Ok(caught == bites.len())
+}
+
+fn report(campaign: &mut Campaign, steps: u64, broken: Option<Break>) -> bool {
+    for run in &campaign.failed {
+        show(&campaign::smallest(run, steps, broken));
+    }
+    println!("seeds {}", campaign.seeds);
+    print_counts(&campaign.counts);
+    println!("seeds with violations {}", campaign.violated);
+    campaign.failed.is_empty()
+}
+
+fn print_counts(c: &Counts) {
+    let rows = [
+        ("steps", c.steps),
+        ("faults", c.faults),
+        ("messages lost, late, doubled or unanswered", c.messages),
+        ("calls that reached the database", c.calls),
+        ("events", c.events),
+        ("attempts", c.attempts),
+        ("workers marked lost", c.marked),
+        ("results refused", c.refused),
+        ("jobs ended", c.jobs),
+        ("versions published", c.published),
+    ];
+    for (name, n) in rows {
+        println!("{name} {n}");
+    }
+}
+
+fn show(run: &Run) {
+    println!("seed {} at {}:", run.seed, run.at);
+    run.violations.iter().for_each(|v| println!("  {v}"));
+    println!("  what came before:");
+    run.trace.iter().for_each(|line| println!("  {line}"));
+}
+
+fn bites(seeds: u64, steps: u64) -> bool {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::ASCII_MARKDOWN);
+    table.set_header(["break", "what is taken out", "caught by", "seed", "seeds run"]);
+    let bites = campaign::bites(seeds, steps);
+    for b in &bites {
+        let first = b.caught.as_ref().and_then(|run| run.violations.first());
+        let by = first.map_or("NOT CAUGHT".to_owned(), |v| v.to_string());
+        let seed = b.caught.as_ref().map_or(String::new(), |run| run.seed.to_string());
+        table.add_row([b.broken.name(), b.broken.what(), &by, &seed, &b.seeds.to_string()]);
+    }
+    println!("{table}");
+    let caught = bites.iter().filter(|b| b.caught.is_some()).count();
+    println!("{caught} of {} breaks of the model and the world caught", bites.len());
+    caught == bites.len()
 }

@@ -169,13 +169,8 @@ impl Seat {
     /// monotonic clock: it counts as up-time when it is short, otherwise the
     /// database was away and a grace begins.
     pub async fn tick(&mut self, since_last: Duration) -> Result<Tick, DbError> {
-        let t = *self.db.times();
-        let outage = since_last > t.tick_gap;
-        let args = json!({
-            "epoch": self.epoch,
-            "up": if outage { 0 } else { ms(since_last) },
-            "grace_ms": outage.then(|| ms(t.grace(since_last))),
-        });
+        let (up, grace) = self.db.times().counted(since_last);
+        let args = json!({ "epoch": self.epoch, "up": ms(up), "grace_ms": grace.map(ms) });
         on(&mut self.session, &self.db, &sql::TICK, &args).await
     }
 

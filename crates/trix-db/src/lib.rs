@@ -11,6 +11,7 @@ pub mod error;
 pub mod events;
 pub mod handle;
 pub mod hints;
+pub mod inspect;
 pub mod jobs;
 pub mod leader;
 mod sql;

@@ -247,7 +247,49 @@ ENDED_TASKS "asking which tasks are over for good" "
     where t.id in (select k::bigint from jsonb_array_elements_text($1->'tasks') k)
       and j.state in ('succeeded', 'cancelled')";
 FORGET "forgetting an artifact" "select forget_artifact_v1($1)";
+
+// The tables as they are, for the checker. Keys and digests are written in hexadecimal.
+RAW_LEADER "reading the leader's row" "
+    select to_jsonb(l) from (select $1::jsonb) a, leader l";
+RAW_HEAD "reading the head of the log" "
+    select jsonb_build_array(h.head, h.oldest) from (select $1::jsonb) a, event_head h";
+RAW_NODES "reading the nodes" "
+    select to_jsonb(n) - 'token_hash' from (select $1::jsonb) a, node n order by n.id";
+RAW_WORKERS "reading the workers" "
+    select to_jsonb(w) - 'token_hash' from (select $1::jsonb) a, worker w order by w.id";
+RAW_JOBS "reading the jobs" "
+    select to_jsonb(j) - 'request' - 'sources'
+        || jsonb_build_object('request_hash', encode(j.request_hash, 'hex'))
+    from (select $1::jsonb) a, job j order by j.id";
+RAW_TASKS "reading the tasks" "
+    select to_jsonb(t) - 'spec' - 'detail' from (select $1::jsonb) a, task t order by t.id";
+RAW_DEPS "reading the dependencies" "
+    select to_jsonb(d) from (select $1::jsonb) a, task_dep d order by d.task_id, d.needs_id";
+RAW_OUTPUTS "reading the outputs" "
+    select to_jsonb(o) || jsonb_build_object('key', encode(o.key, 'hex'))
+    from (select $1::jsonb) a, output o order by o.task_id, o.n";
+RAW_INPUTS "reading the inputs" "
+    select jsonb_build_object('task_id', i.task_id, 'key', encode(i.key, 'hex'))
+    from (select $1::jsonb) a, task_input i order by i.task_id, i.key";
+RAW_ATTEMPTS "reading the attempts" "
+    select to_jsonb(x) - 'result' - 'usage' from (select $1::jsonb) a, attempt x
+    order by x.task_id, x.epoch";
+RAW_ARTIFACTS "reading the artifacts" "
+    select jsonb_build_object('key', encode(f.key, 'hex'), 'digest', encode(f.digest, 'hex'),
+        'size', f.size)
+    from (select $1::jsonb) a, artifact f order by f.key";
+RAW_PUBLICATIONS "reading the publications" "
+    select to_jsonb(p) - 'manifest_hash' - 'receipt'
+    from (select $1::jsonb) a, publication p order by p.id";
+RAW_FILES "reading the published files" "
+    select to_jsonb(f) || jsonb_build_object('sha256', encode(f.sha256, 'hex'))
+    from (select $1::jsonb) a, publication_file f order by f.publication_id, f.path";
+RAW_EVENTS "reading events without a number" "
+    select to_jsonb(e) - 'id' - 'at' from (select $1::jsonb) a, event_in e order by e.id";
 }
+
+/// What is read after this is one moment.
+pub const ONE_MOMENT: &str = "set transaction isolation level repeatable read read only";
 
 #[cfg(test)]
 mod tests {

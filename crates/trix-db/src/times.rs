@@ -128,6 +128,17 @@ impl ProtocolTimes {
     pub fn grace(&self, outage: Duration) -> Duration {
         self.lost.max(outage.mul_f64(0.5).min(self.grace_max))
     }
+
+    /// What a tick counts, `since_last` after the last successful one: the time itself
+    /// while that is short; otherwise the database was away, nothing is counted and a
+    /// grace begins.
+    pub fn counted(&self, since_last: Duration) -> (Duration, Option<Duration>) {
+        if since_last > self.tick_gap {
+            (Duration::ZERO, Some(self.grace(since_last)))
+        } else {
+            (since_last, None)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,12 +7,14 @@
 //! ```text
 //! sequencer   numbers events                      every dispatcher
 //! lead        takes the seat, ticks               the one that holds the seat
+//! pass        what one look at the truth does      pure: the order of the steps
 //! reconcile   marks, plans, resolves, mends       the leader
 //! chores      retention, prune                    the leader, at their own pace
 //! ```
 
 mod chores;
 mod lead;
+pub mod pass;
 mod plan;
 mod reconcile;
 mod sequencer;

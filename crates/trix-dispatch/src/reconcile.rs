@@ -7,14 +7,8 @@ use trix_db::DbError;
 use trix_db::leader::{JobToPlan, Leader};
 use trix_model::Failure;
 
+use crate::pass::{Pass, Step};
 use crate::{DispatchConfig, chores, plan};
-
-/// Jobs planned in one pass; the rest follow in the next, which begins at once.
-const PLANS: u32 = 8;
-
-/// Every so many passes all open tasks are looked at: this costs time with their number,
-/// and nobody waits for it, because results make tasks ready and claims find cache hits.
-const SURVEY_EVERY: u64 = 10;
 
 /// Reconciles until the lead is lost; gives the error that says so.
 pub(crate) async fn run(config: &DispatchConfig, leader: &Leader, hint: &Notify) -> DbError {
@@ -41,7 +35,43 @@ pub(crate) async fn run(config: &DispatchConfig, leader: &Leader, hint: &Notify)
 }
 
 /// One pass. True when it left work undone.
-async fn once(leader: &Leader, pass: u64) -> Result<bool, DbError> {
+async fn once(leader: &Leader, n: u64) -> Result<bool, DbError> {
+    let mut pass = Pass::new(n);
+    while let Some(next) = pass.next() {
+        match next {
+            Step::MarkLost => mark_lost(leader).await?,
+            Step::JobsToPlan(limit) => {
+                let jobs = step("looking for jobs to plan", leader.jobs_to_plan(limit).await)?;
+                pass.found(jobs.unwrap_or_default());
+            }
+            Step::Plan(job) => {
+                if step("planning a job", plan_job(leader, *job).await)?.is_some() {
+                    pass.planned();
+                }
+            }
+            Step::FinishCancels => {
+                step("finishing cancelled jobs", leader.finish_cancels().await)?;
+            }
+            Step::CacheHits => {
+                step("resolving cache hits", leader.cache_hits().await)?;
+            }
+            Step::BlockReasons => {
+                step("saying why tasks wait", leader.block_reasons().await)?;
+            }
+            Step::Repair => {
+                let repaired = step("repairing readiness", leader.repair().await)?;
+                let repaired = repaired.unwrap_or_default();
+                if repaired != Default::default() {
+                    // The functions keep these right; mending is not supposed to find anything.
+                    tracing::error!(?repaired, "readiness was wrong and has been repaired");
+                }
+            }
+        }
+    }
+    Ok(pass.again())
+}
+
+async fn mark_lost(leader: &Leader) -> Result<(), DbError> {
     for lost in step("marking lost workers", leader.mark_lost().await)?.unwrap_or_default() {
         tracing::warn!(
             worker = lost.worker.0,
@@ -51,27 +81,7 @@ async fn once(leader: &Leader, pass: u64) -> Result<bool, DbError> {
             "a worker was silent for too long; its tasks go to others"
         );
     }
-    let jobs = step("looking for jobs to plan", leader.jobs_to_plan(PLANS).await)?;
-    let jobs = jobs.unwrap_or_default();
-    let again = jobs.len() == PLANS as usize;
-    let mut planned = 0;
-    for job in jobs {
-        if step("planning a job", plan_job(leader, job).await)?.is_some() {
-            planned += 1;
-        }
-    }
-    step("finishing cancelled jobs", leader.finish_cancels().await)?;
-    if pass.is_multiple_of(SURVEY_EVERY) {
-        step("resolving cache hits", leader.cache_hits().await)?;
-        step("saying why tasks wait", leader.block_reasons().await)?;
-        let repaired = step("repairing readiness", leader.repair().await)?.unwrap_or_default();
-        if repaired != Default::default() {
-            // The functions keep these right; mending is not supposed to find anything.
-            tracing::error!(?repaired, "readiness was wrong and has been repaired");
-        }
-    }
-    // A batch that failed as a whole would otherwise spin.
-    Ok(again && planned > 0)
+    Ok(())
 }
 
 /// Sorts the result of one step: a database that is away and a lost lead end the

@@ -50,13 +50,47 @@ impl TestDb {
     /// A database of one's own.
     pub async fn new() -> Result<TestDb> {
         match std::env::var("TRIX_TEST_DATABASE_URL") {
-            Ok(admin) => TestDb::clone_of_template(admin).await,
+            Ok(admin) => TestDb::on(&admin).await,
             Err(_) => {
                 let cluster = TestCluster::start().await?;
                 let url = cluster.url();
                 Ok(TestDb { url, clone: None, _cluster: Some(cluster) })
             }
         }
+    }
+
+    /// A database of one's own on the server at `admin`.
+    pub async fn on(admin: &str) -> Result<TestDb> {
+        TestDb::clone_of_template(admin.to_owned()).await
+    }
+
+    /// Takes something out of a function of the migrations: its source is read, `from` is
+    /// replaced by `to` in it, and it is made anew. Fails when the source does not have
+    /// `from` exactly once, so that a test of a broken function never tests a whole one.
+    pub async fn break_function(&self, name: &str, from: &str, to: &str) -> Result<()> {
+        let mut c = PgConnection::connect(&self.url).await.context("connecting")?;
+        let source: String =
+            sqlx::query_scalar("select pg_get_functiondef(oid) from pg_proc where proname = $1")
+                .bind(name)
+                .fetch_one(&mut c)
+                .await
+                .with_context(|| format!("reading function {name}"))?;
+        let found = source.matches(from).count();
+        if found != 1 {
+            bail!("function {name} has {found} times {from:?}, and must have it once");
+        }
+        exec(&mut c, source.replacen(from, to, 1)).await?;
+        Ok(c.close().await?)
+    }
+
+    /// Runs statements that no function of the product would: a planted violation.
+    pub async fn execute(&self, sql: &str) -> Result<()> {
+        let mut c = PgConnection::connect(&self.url).await.context("connecting")?;
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+            .execute(&mut c)
+            .await
+            .context(sql.to_owned())?;
+        Ok(c.close().await?)
     }
 
     /// Its address.

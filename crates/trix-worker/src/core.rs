@@ -701,7 +701,16 @@ impl Core {
             },
             CallError::Broken(reason) => {
                 tracing::error!(%reason, "the database refused a call");
-                self.blame_a_result(&reason, actions);
+                match &mut self.phase {
+                    // Refused because this incarnation was marked itself, or by a mistake:
+                    // the sync tells which, and only a sync does. The marking time puts the
+                    // earlier incarnation to rest.
+                    Phase::Active(identity) if identity.supersede.is_some() => {
+                        identity.supersede = None;
+                        actions.push(Action::Remember(identity.clone()));
+                    }
+                    _ => self.blame_a_result(&reason, actions),
+                }
             }
         }
         self.unsure = true;

@@ -12,7 +12,7 @@
 //! [`trix_db::WorkerStore`] alone.
 
 mod attempt;
-mod core;
+pub mod core;
 mod publish;
 mod shares;
 mod state;

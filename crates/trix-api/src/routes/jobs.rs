@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use trix_db::DbError;
 use trix_db::jobs::{AttemptRow, FindingRow, JobFilter, JobRow, Submit, TaskRow};
-use trix_model::{Digest, Failure, JobId, SharePath, state};
+use trix_model::{Digest, Failure, JobId, SharePath, WorkerId, state};
 use trix_plan::task::{IntakeResult, Sidecar, SourceRef};
 use trix_plan::{Delivery, Profile};
 use utoipa::{IntoParams, ToSchema};

@@ -9,7 +9,11 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use sha2::Digest as _;
+use trix_db::{Db, ProtocolTimes};
+use trix_model::Digest;
 use trix_storage::publish::MANIFEST;
+
+use crate::check;
 
 use super::client::{Consumed, Journal, Submitted};
 use super::golden;
@@ -22,10 +26,41 @@ pub async fn all(site: &Site, journal: &Journal, consumed: &[Consumed]) -> Resul
     wrong.extend(queries(site).await?);
     wrong.extend(marks(site).await?);
     wrong.extend(folders(site).await?);
-    wrong.extend(contents(site, journal).await?);
+    let (different, golden) = contents(site, journal).await?;
+    wrong.extend(different);
     wrong.extend(sources(site, journal)?);
     wrong.extend(events(site, consumed).await?);
+    wrong.extend(checker(site, journal, consumed, golden).await?);
     Ok(wrong)
+}
+
+/// The checker of installations over the same site. It was written by other hands than the
+/// queries here, over a model of the tables: what one overlooks the other may see.
+async fn checker(
+    site: &Site,
+    journal: &Journal,
+    consumed: &[Consumed],
+    golden: BTreeMap<String, Digest>,
+) -> Result<Vec<String>> {
+    let answered = journal
+        .submits()
+        .into_iter()
+        .filter_map(|s| Some(check::install::Submitted { key: s.key, job: s.job? }));
+    let numbers = |c: &Consumed| c.seen.keys().copied().collect();
+    let journals = check::Journals {
+        submits: Some(answered.collect()),
+        consumers: Some(consumed.iter().map(numbers).collect()),
+        golden: Some(golden),
+        at_rest: true,
+        ..check::Journals::default()
+    };
+    let shares: Vec<check::Mounted> = ["archive", "output", "preview"]
+        .map(|name| check::Mounted { name: name.to_owned(), root: site.share(name) })
+        .into();
+    // Times of people, not of machines: the whole history is read at once.
+    let db = Db::open(site.url(), ProtocolTimes::default())?;
+    let report = check::check(&db, &shares, &journals).await?;
+    Ok(report.violations.iter().map(|v| format!("{v} (checker)")).collect())
 }
 
 /// I1 and I2: every submit that was answered is a job, one job a key, and is over.
@@ -207,7 +242,7 @@ async fn folders(site: &Site) -> Result<Vec<String>> {
                 None => wrong.push(format!("I8: {share}:{path} is visible and unknown")),
                 Some(row) => {
                     let bytes = std::fs::read(root.join(&path))?;
-                    let found = trix_model::Digest(sha2::Sha256::digest(&bytes).into()).to_string();
+                    let found = Digest(sha2::Sha256::digest(&bytes).into()).to_string();
                     if row["sha256"] != found || row["size"] != bytes.len() {
                         wrong.push(format!("I8: {share}:{path} holds {found}, not {row}"));
                     }
@@ -232,8 +267,12 @@ async fn folders(site: &Site) -> Result<Vec<String>> {
 }
 
 /// I10: every job that succeeded has published what a fault-free run publishes.
-async fn contents(site: &Site, journal: &Journal) -> Result<Vec<String>> {
-    let mut wrong = Vec::new();
+/// Gives these files by share and path, too.
+async fn contents(
+    site: &Site,
+    journal: &Journal,
+) -> Result<(Vec<String>, BTreeMap<String, Digest>)> {
+    let (mut wrong, mut golden) = (Vec::new(), BTreeMap::new());
     // A publication may be another job's: the same files are not published twice.
     let query = "select t.job_id, p.share, p.target, p.version, p.state, \
         (select jsonb_object_agg(f.path, encode(f.sha256, 'hex')) from publication_file f \
@@ -246,18 +285,26 @@ async fn contents(site: &Site, journal: &Journal) -> Result<Vec<String>> {
     for submit in journal.submits() {
         let Some(job) = submit.job else { continue };
         let found = published.remove(&job).unwrap_or_default();
-        wrong.extend(compare(job, &submit, &found)?);
+        wrong.extend(compare(job, &submit, &found, &mut golden)?);
     }
-    Ok(wrong)
+    Ok((wrong, golden))
 }
 
-fn compare(job: i64, submit: &Submitted, found: &[Value]) -> Result<Vec<String>> {
+fn compare(
+    job: i64,
+    submit: &Submitted,
+    found: &[Value],
+    golden: &mut BTreeMap<String, Digest>,
+) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
     for ((share, target), files) in golden::publications(submit)? {
         let rows: Vec<_> =
             found.iter().filter(|row| row["share"] == share && row["target"] == target).collect();
         let [row] = rows.as_slice() else {
-            wrong.push(format!("I10: job {job} has {} publications of {share}:{target}", rows.len()));
+            wrong.push(format!(
+                "I10: job {job} has {} publications of {share}:{target}",
+                rows.len()
+            ));
             continue;
         };
         let folder = format!("{target}/v{}/", row["version"]);
@@ -266,6 +313,9 @@ fn compare(job: i64, submit: &Submitted, found: &[Value]) -> Result<Vec<String>>
                 Some((path.strip_prefix(&folder)?.to_owned(), sha256.as_str()?.to_owned()))
             })
             .collect();
+        golden.extend(
+            files.iter().map(|(name, sha256)| (format!("{share}:{folder}{name}"), *sha256)),
+        );
         let wanted: BTreeMap<String, String> =
             files.into_iter().map(|(name, sha256)| (name, sha256.to_string())).collect();
         if there != wanted {

@@ -124,7 +124,8 @@ pub struct Client {
 impl Client {
     /// A client with the token of the commands.
     pub fn new(site: Arc<Site>, journal: Arc<Journal>) -> Result<Client> {
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).no_proxy().build()?;
+        let http =
+            reqwest::Client::builder().timeout(Duration::from_secs(20)).no_proxy().build()?;
         let token = site.token()?;
         Ok(Client { site, journal, http, token })
     }
@@ -203,7 +204,12 @@ impl Client {
 
     /// Submits until an api has said which job it is, or `stop` says to give up. Every answer
     /// that names a job must name the same one.
-    pub async fn submit(&self, mut wish: Submitted, rng: &mut Rng, stop: &AtomicBool) -> Result<()> {
+    pub async fn submit(
+        &self,
+        mut wish: Submitted,
+        rng: &mut Rng,
+        stop: &AtomicBool,
+    ) -> Result<()> {
         let position = {
             let mut submits = lock(&self.journal.submits);
             submits.push(wish.clone());
@@ -256,8 +262,7 @@ impl Client {
     /// Asks once more for every submit that nobody has answered, now that everything is healed.
     pub async fn settle(&self, rng: &mut Rng) -> Result<()> {
         for submit in self.journal.submits().into_iter().filter(|s| s.job.is_none()) {
-            let position =
-                lock(&self.journal.submits).iter().position(|s| s.key == submit.key);
+            let position = lock(&self.journal.submits).iter().position(|s| s.key == submit.key);
             let body = json!({ "source": submit.source.location.to_string(),
                 "profile": submit.profile, "title": submit.title });
             let begun = Instant::now();
@@ -310,7 +315,12 @@ pub struct Load {
 
 impl Load {
     /// Starts as many clients as jobs shall be open, each submitting one job after the other.
-    pub fn start(site: Arc<Site>, journal: Arc<Journal>, options: LoadOptions, rng: &mut Rng) -> Load {
+    pub fn start(
+        site: Arc<Site>,
+        journal: Arc<Journal>,
+        options: LoadOptions,
+        rng: &mut Rng,
+    ) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let tasks = (0..options.open)
             .map(|n| {
@@ -363,19 +373,16 @@ async fn client(
                 };
                 let title = format!("film-{n}-{round}");
                 let source = client.deliver(&format!("{title}.mov"), &film)?;
-                Submitted {
-                    source,
-                    film,
-                    title,
-                    profile: PROFILES[0].to_owned(),
-                    key,
-                    job: None,
-                }
+                Submitted { source, film, title, profile: PROFILES[0].to_owned(), key, job: None }
             }
         };
         client.submit(wish.clone(), &mut rng, &stop).await?;
         last = Some(wish);
-        let job = journal.submits().iter().find(|s| s.key == last.as_ref().map_or("", |l| &l.key)).and_then(|s| s.job);
+        let job = journal
+            .submits()
+            .iter()
+            .find(|s| s.key == last.as_ref().map_or("", |l| &l.key))
+            .and_then(|s| s.job);
         // The next one follows when this is over, so that about as many are open as were asked for.
         while let Some(job) = job
             && !stop.load(Ordering::Relaxed)
@@ -449,7 +456,8 @@ async fn consume(
     let mut last = -1;
     loop {
         let api = 1 + rng.below(u64::from(site.options().apis)) as u8;
-        let mut request = format!("{}/ws", site.api(api).replace("http:", "ws:")).into_client_request()?;
+        let mut request =
+            format!("{}/ws", site.api(api).replace("http:", "ws:")).into_client_request()?;
         request.headers_mut().insert("authorization", format!("Bearer {token}").parse()?);
         let opened = tokio::time::timeout(
             Duration::from_secs(10),

@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 
 /// The library, if it is installed.
 pub fn library() -> Option<PathBuf> {
-    let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"];
+    let folders =
+        ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"];
     let mut places = folders.iter().map(|f| Path::new(f).join("faketime/libfaketimeMT.so.1"));
     places.find(|p| p.exists())
 }

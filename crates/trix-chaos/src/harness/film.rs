@@ -126,7 +126,8 @@ impl Film {
                 depth: None,
             };
             let mut track = stream(track, "aac", sample_base(), StreamKind::Audio(sound));
-            track.language = Some(["eng", "rus", "deu", "fra"][(track.index as usize - 1) % 4].into());
+            track.language =
+                Some(["eng", "rus", "deu", "fra"][(track.index as usize - 1) % 4].into());
             streams.push(track);
         }
         MediaDescription {

@@ -63,7 +63,8 @@ pub fn all(folder: &Path) -> Result<Vec<Part>> {
     let mut parts = Vec::new();
     for file in super::audit::files(folder).into_iter().filter(|f| f.ends_with(".json")) {
         let text = std::fs::read_to_string(folder.join(&file))?;
-        parts.push(serde_json::from_str(&text).with_context(|| format!("reading the part {file}"))?);
+        parts
+            .push(serde_json::from_str(&text).with_context(|| format!("reading the part {file}"))?);
     }
     Ok(parts)
 }

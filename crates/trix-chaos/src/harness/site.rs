@@ -427,7 +427,8 @@ impl Site {
 
     /// Waits until the apis would take jobs and all workers are there.
     pub async fn ready(&self) -> Result<()> {
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(15)).no_proxy().build()?;
+        let http =
+            reqwest::Client::builder().timeout(Duration::from_secs(15)).no_proxy().build()?;
         let begun = Instant::now();
         loop {
             let why = match self.not_ready(&http).await {
@@ -535,7 +536,10 @@ pub fn trix_binary() -> Result<PathBuf> {
     }
     let beside = std::env::current_exe()?.with_file_name("trix");
     if !beside.exists() {
-        bail!("{} does not exist: cargo build -p trix-cli, or name it in TRIX_BIN", beside.display());
+        bail!(
+            "{} does not exist: cargo build -p trix-cli, or name it in TRIX_BIN",
+            beside.display()
+        );
     }
     Ok(beside)
 }

@@ -75,7 +75,8 @@ fn attempt(
 
 fn film(io: &OpenedIo) -> Result<Option<Film>, Failure> {
     let Some(mut source) = again(io, InputName::Source)? else { return Ok(None) };
-    let film = Film::read(&mut source).map_err(|e| Failure::share(format!("reading the film: {e}")))?;
+    let film =
+        Film::read(&mut source).map_err(|e| Failure::share(format!("reading the film: {e}")))?;
     film.map(Some).ok_or_else(|| Failure::source("no_film", "the source is no film of the harness"))
 }
 

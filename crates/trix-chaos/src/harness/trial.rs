@@ -114,7 +114,9 @@ impl Trial {
     pub fn kill(&mut self, role: Role, back_after: Duration) -> Result<bool> {
         let died = tokio::task::block_in_place(|| self.site.kill_role(role))?;
         let Some(slots) = died else { return Ok(false) };
-        self.say(|| format!("{role} is killed with {} slots, back after {back_after:?}", slots.len()));
+        self.say(|| {
+            format!("{role} is killed with {} slots, back after {back_after:?}", slots.len())
+        });
         for slot in slots {
             if let Some(attempt) = super::slot::attempt_of(&slot.name) {
                 self.killed.insert(attempt, slot.cpu_ns);
@@ -205,13 +207,17 @@ impl Trial {
     /// Waits until every job is over. A job that failed because its tasks were killed too
     /// often is taken up again, as its operator would.
     async fn end_of_jobs(&mut self, client: &Client) -> Result<usize> {
-        const OPEN: &str = "select count(*) from job where state not in ('succeeded', 'failed', 'cancelled')";
+        const OPEN: &str =
+            "select count(*) from job where state not in ('succeeded', 'failed', 'cancelled')";
         // What was killed too often is in quarantine, for its operator to look at.
         const KILLED: &str = "select j.id from job j where j.state = 'failed' \
             and exists (select from task t where t.job_id = j.id and t.state = 'quarantined') \
             and not exists (select from task t where t.job_id = j.id and t.state = 'failed')";
         let begun = Instant::now();
-        let mut patience = (self.site.number("select count(*) from task where state in ('done')").await?, Instant::now());
+        let mut patience = (
+            self.site.number("select count(*) from task where state in ('done')").await?,
+            Instant::now(),
+        );
         loop {
             for row in self.site.rows(KILLED).await? {
                 let job = row["id"].as_i64().context("a job without a number")?;
@@ -224,7 +230,8 @@ impl Trial {
                 break;
             }
             // As long as something gets done it may take as long as it takes.
-            let done = self.site.number("select count(*) from task where state in ('done')").await?;
+            let done =
+                self.site.number("select count(*) from task where state in ('done')").await?;
             if done != patience.0 {
                 patience = (done, Instant::now());
             }
@@ -292,7 +299,8 @@ impl Trial {
     /// Processor time of attempts that came to nothing, and of those that were at work when
     /// something was killed under them.
     async fn repeated(&self) -> Result<(u64, u64)> {
-        let useful = "select task_id, epoch from attempt where state = 'succeeded' and not result_lost";
+        let useful =
+            "select task_id, epoch from attempt where state = 'succeeded' and not result_lost";
         let useful: Vec<AttemptId> = (self.site.rows(useful).await?.iter())
             .filter_map(|row: &Value| {
                 let text = format!("s{}-{}", row["task_id"], row["epoch"]);

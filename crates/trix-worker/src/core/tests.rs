@@ -487,6 +487,22 @@ fn a_restarted_worker_that_was_marked_drops_the_old_results() {
 }
 
 #[test]
+fn a_worker_that_was_marked_before_it_superseded_the_earlier_one_learns_it() {
+    let (identity, results) = earlier(&[]);
+    let mut bench = Bench::with(identity, results);
+    assert!(matches!(bench.call(), Call::Register { .. }));
+    bench.on(Event::Called(Ok(Reply::Registered(registered(7)))));
+    assert!(matches!(bench.call(), Call::Supersede(_, WorkerId(6))));
+    // The database was away for so long that 7 was marked; its supersede is refused.
+    bench.on(Event::Called(Err(CallError::Broken("worker 7 was marked".into()))));
+    bench.tick(s(10));
+    let asked = bench.sync();
+    assert_eq!(asked.me.worker, WorkerId(7));
+    bench.marked();
+    assert!(matches!(bench.call(), Call::Register { .. }));
+}
+
+#[test]
 fn a_refused_node_ends_with_the_reason() {
     let mut bench = Bench::new();
     bench.call();

@@ -159,8 +159,7 @@ async fn read(site: Arc<Site>, mut rng: Rng, ended: Arc<AtomicI64>) -> Result<Re
         if until >= 0 && last >= until {
             return Ok(read);
         }
-        let page: Value =
-            sqlx::query_scalar(PAGE).bind(last).fetch_one(site.pool()).await?;
+        let page: Value = sqlx::query_scalar(PAGE).bind(last).fetch_one(site.pool()).await?;
         let page = page.as_array().map_or(&[][..], Vec::as_slice);
         for event in page {
             let seq = event["seq"].as_i64().context("an event without a number")?;
@@ -201,7 +200,8 @@ async fn causes(site: &Site, commits: u64) -> Result<Vec<String>> {
         // As many events as were committed before it began must stand before it.
         let after = row["body"]["after"].as_u64().context("no cause")?;
         if (position as u64) < after {
-            wrong.push(format!("I12: event {} stands before one of its {after} causes", row["seq"]));
+            wrong
+                .push(format!("I12: event {} stands before one of its {after} causes", row["seq"]));
         }
     }
     Ok(wrong)

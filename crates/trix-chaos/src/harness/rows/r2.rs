@@ -90,7 +90,9 @@ pub async fn run(order: Order) -> Result<Ended> {
     }
     let mut report = trial.finish().await?;
     if short_marks > 0 {
-        report.violations.push(format!("R2: {short_marks} workers were marked after half of T_lost"));
+        report
+            .violations
+            .push(format!("R2: {short_marks} workers were marked after half of T_lost"));
     }
     returns.sort();
     if let (Some(median), Some(longest)) = (returns.get(returns.len() / 2), returns.last()) {

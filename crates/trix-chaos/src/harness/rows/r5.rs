@@ -99,10 +99,14 @@ async fn point(trial: &Trial, kind: &str, task: i64, epoch: i64) -> Result<Strin
             let folder = format!("{}/v{}", text("target"), row["version"]);
             let there = super::super::audit::files(&trial.site.share(&text("share")).join(folder));
             let files = row["files"].as_u64().unwrap_or_default();
-            let at = BTreeMap::from([(0, "before the first file"), (files + 1, "before published")]);
-            let at = at.get(&(there.len() as u64)).copied().unwrap_or(
-                if there.len() as u64 == files { "before the manifest" } else { "between files" },
-            );
+            let at =
+                BTreeMap::from([(0, "before the first file"), (files + 1, "before published")]);
+            let at =
+                at.get(&(there.len() as u64)).copied().unwrap_or(if there.len() as u64 == files {
+                    "before the manifest"
+                } else {
+                    "between files"
+                });
             format!("publish moving, {at}")
         }
         Some(state) => format!("publish {state}, before its commit"),

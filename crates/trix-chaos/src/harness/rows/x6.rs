@@ -73,10 +73,7 @@ impl Liar {
     }
 
     /// Every lie with what was wrongly accepted of it.
-    async fn tell_all(
-        &self,
-        trial: &mut Trial,
-    ) -> Result<Vec<(&'static str, Option<String>)>> {
+    async fn tell_all(&self, trial: &mut Trial) -> Result<Vec<(&'static str, Option<String>)>> {
         let Some((worker, victim, key)) = victim(trial).await? else { return Ok(Vec::new()) };
         let stranger = Credentials { worker, token: self.me.token.clone() };
         let nobody = Credentials { worker: WorkerId(i64::MAX), token: self.me.token.clone() };
