@@ -32,6 +32,21 @@ impl Report {
         self.figures.insert(name.to_owned(), value);
     }
 
+    /// What must be 0, by what it would mean: jobs lost, versions published twice, content that
+    /// is wrong, workers marked without reason.
+    pub fn verdicts(&self) -> [(&'static str, usize); 4] {
+        let count = |rules: &[&str]| {
+            let named = |v: &&String| rules.contains(&v.split(':').next().unwrap_or_default());
+            self.violations.iter().filter(named).count()
+        };
+        [
+            ("lost", count(&["I1", "I2"])),
+            ("published twice", count(&["I7"])),
+            ("wrong", count(&["I8", "I9", "I10", "I11"])),
+            ("false marks", count(&["I19"])),
+        ]
+    }
+
     /// All faults together.
     pub fn fault_count(&self) -> u64 {
         self.faults.values().sum()
@@ -83,5 +98,40 @@ pub fn table(rows: &[(&str, Ended)]) -> String {
             }
         }
     }
-    format!("{table}\n\n{passed} passed, {failed} failed, {skipped} skipped")
+    let mut all = BTreeMap::new();
+    for (_, ended) in rows {
+        let Ended::Ran(report) = ended else { continue };
+        for (what, n) in report.verdicts() {
+            *all.entry(what).or_insert(0) += n;
+        }
+    }
+    let verdicts: Vec<String> = all.iter().map(|(what, n)| format!("{n} {what}")).collect();
+    format!(
+        "{table}\n\n{}\n{passed} passed, {failed} failed, {skipped} skipped",
+        verdicts.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn violations_are_counted_by_what_they_mean() {
+        let mut report = Report::new("R1", 1);
+        report.violations =
+            ["I1: lost", "I7: twice", "I10: other bytes", "R1: too dear", "I19: too soon"]
+                .map(str::to_owned)
+                .into();
+        let counts: Vec<usize> = report.verdicts().iter().map(|(_, n)| *n).collect();
+        assert_eq!(counts, [1, 1, 1, 1]);
+        let rows = [
+            ("R1", Ended::Ran(report)),
+            ("R2", Ended::Skipped("no root".into())),
+            ("R3", Ended::Ran(Report::new("R3", 2))),
+        ];
+        let text = table(&rows);
+        assert!(text.ends_with("1 passed, 1 failed, 1 skipped"), "{text}");
+        assert!(text.contains("1 false marks, 1 lost, 1 published twice, 1 wrong"), "{text}");
+    }
 }

@@ -92,7 +92,7 @@ pub async fn run(order: Order) -> Result<Ended> {
     if short_marks > 0 {
         report
             .violations
-            .push(format!("R2: {short_marks} workers were marked after half of T_lost"));
+            .push(format!("I19: {short_marks} workers were marked after half of T_lost"));
     }
     returns.sort();
     if let (Some(median), Some(longest)) = (returns.get(returns.len() / 2), returns.last()) {

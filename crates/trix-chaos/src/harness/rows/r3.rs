@@ -69,7 +69,7 @@ pub async fn run(order: Order) -> Result<Ended> {
         report.violations.push(format!("R3: in {stood_still} outages no worker went on"));
     }
     for (figure, what) in [
-        ("workers marked", "R3: workers were marked because the database was away"),
+        ("workers marked", "I19: workers were marked because the database was away"),
         ("attempts lost", "R3: attempts were repeated because the database was away"),
         ("results refused", "R3: results were refused because the database was away"),
     ] {

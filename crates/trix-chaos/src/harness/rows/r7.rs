@@ -33,7 +33,7 @@ pub async fn run(order: Order) -> Result<Ended> {
     {
         let n = report.figures.get(figure).copied().unwrap_or_default();
         if n > 0.0 {
-            report.violations.push(format!("R7: {what} because clocks jumped: {n}"));
+            report.violations.push(format!("I19: {what} because clocks jumped: {n}"));
         }
     }
     Ok(Ended::Ran(report))
