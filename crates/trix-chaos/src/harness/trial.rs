@@ -246,16 +246,21 @@ impl Trial {
 
     /// Waits until nothing runs, is published, waits for a number, or lies in a stage.
     async fn quiet(&self) -> Result<bool> {
-        const BUSY: &str = "select (select count(*) from attempt where state = 'running') \
-            + (select count(*) from publication where state in ('prepared', 'moving')) \
-            + (select count(*) from event_in)";
+        // Workers that nobody hears any more have still to be marked.
+        let busy = format!(
+            "select (select count(*) from attempt where state = 'running') \
+             + (select count(*) from publication where state in ('prepared', 'moving')) \
+             + (select count(*) from event_in) \
+             + abs((select count(*) from worker where state in ('active', 'draining')) - {})",
+            self.site.options().workers
+        );
         let begun = Instant::now();
         loop {
             let stages = ["archive", "output", "preview", "cache"].iter().any(|share| {
                 let stage = self.site.share(share).join(".trix/stage");
                 std::fs::read_dir(stage).into_iter().flatten().next().is_some()
             });
-            if self.site.number(BUSY).await? == 0 && !stages && self.site.slots().is_empty() {
+            if self.site.number(&busy).await? == 0 && !stages && self.site.slots().is_empty() {
                 return Ok(true);
             }
             if begun.elapsed() > Duration::from_secs(60) {
