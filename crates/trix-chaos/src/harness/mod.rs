@@ -80,14 +80,17 @@ pub fn run(options: &RunOptions) -> Result<bool> {
     let seed = options.seed.unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut ended = Vec::new();
-    for (n, row) in rows.into_iter().enumerate() {
-        let seed = seed.wrapping_add(n as u64);
-        let order = Order {
-            seed,
-            time: time(options, row),
-            scale: options.scale,
-            verbose: options.verbose,
-        };
+    let mut runs: Vec<(&Row, u64, Duration)> = (rows.into_iter().enumerate())
+        .map(|(n, row)| (row, seed.wrapping_add(n as u64), time(options, row)))
+        .collect();
+    if options.row.is_empty() && options.seed.is_none() {
+        for (name, seed, _) in rows::REGRESSIONS {
+            let row = chosen(&[(*name).to_owned()])?[0];
+            runs.push((row, *seed, Duration::from_secs(rows::REGRESSION_SECONDS)));
+        }
+    }
+    for (row, seed, time) in runs {
+        let order = Order { seed, time, scale: options.scale, verbose: options.verbose };
         println!("{} ({}): seed {seed}, {:?} of faults", row.name, row.what, order.time);
         let outcome = match &no_net {
             Some(why) if row.needs_net => Ended::Skipped(why.clone()),

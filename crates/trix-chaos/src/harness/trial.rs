@@ -1,6 +1,6 @@
 //! One run: a site under load, faults that are counted, healing, and the look at what is left.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use tokio::task::{JoinHandle, JoinSet};
-use trix_model::AttemptId;
+use trix_model::{AttemptId, Epoch, TaskId};
 
 use super::audit;
 use super::client::{Client, Consumer, Journal, Load, LoadOptions};
@@ -44,6 +44,8 @@ pub struct Trial {
     consumers: Vec<Consumer>,
     meter: Meter,
     killed: HashMap<AttemptId, u64>,
+    /// Workers that were killed, by node and process id.
+    dead: HashSet<(String, i64)>,
     /// Roles that are started again some time after they were killed.
     comebacks: JoinSet<Result<()>>,
     begun: Instant,
@@ -77,6 +79,7 @@ impl Trial {
             consumers,
             meter,
             killed: HashMap::new(),
+            dead: HashSet::new(),
             comebacks: JoinSet::new(),
             begun: Instant::now(),
         })
@@ -112,8 +115,10 @@ impl Trial {
 
     /// Kills a role and lets it come back later. False when it did not run.
     pub fn kill(&mut self, role: Role, back_after: Duration) -> Result<bool> {
+        let pid = self.site.with(role, |p| Ok(p.pid().as_raw_nonzero().get()))?;
         let died = tokio::task::block_in_place(|| self.site.kill_role(role))?;
-        let Some(slots) = died else { return Ok(false) };
+        let (Some(pid), Some(slots)) = (pid, died) else { return Ok(false) };
+        self.dead.insert((role.to_string(), pid.into()));
         self.say(|| {
             format!("{role} is killed with {} slots, back after {back_after:?}", slots.len())
         });
@@ -306,16 +311,33 @@ impl Trial {
     async fn repeated(&self) -> Result<(u64, u64)> {
         let useful =
             "select task_id, epoch from attempt where state = 'succeeded' and not result_lost";
-        let useful: Vec<AttemptId> = (self.site.rows(useful).await?.iter())
-            .filter_map(|row: &Value| {
-                let text = format!("s{}-{}", row["task_id"], row["epoch"]);
-                super::slot::attempt_of(&text)
-            })
-            .collect();
+        let useful: Vec<AttemptId> =
+            (self.site.rows(useful).await?.iter()).filter_map(attempt_of_row).collect();
         let all = self.meter.all();
         let repeated = all.iter().filter(|(a, _)| !useful.contains(a)).map(|(_, ns)| ns).sum();
-        Ok((repeated, self.killed.values().sum()))
+        // An attempt whose slot had ended runs until its result is committed: it was killed
+        // with its worker, too.
+        let mut killed = self.killed.clone();
+        let lost = "select a.task_id, a.epoch, n.name, w.pid from attempt a \
+            join worker w on w.id = a.worker_id join node n on n.id = w.node_id \
+            where a.state = 'lost'";
+        for row in self.site.rows(lost).await? {
+            let node = row["name"].as_str().unwrap_or_default().to_owned();
+            let attempt = attempt_of_row(&row);
+            if let (Some(attempt), Some(pid)) = (attempt, row["pid"].as_i64())
+                && self.dead.contains(&(node, pid))
+            {
+                killed.insert(attempt, all.get(&attempt).copied().unwrap_or_default());
+            }
+        }
+        Ok((repeated, killed.values().sum()))
     }
+}
+
+/// The attempt that a row's columns `task_id` and `epoch` name.
+fn attempt_of_row(row: &Value) -> Option<AttemptId> {
+    let (task, epoch) = (row["task_id"].as_i64()?, row["epoch"].as_i64()?);
+    Some(AttemptId { task: TaskId(task), epoch: Epoch(epoch) })
 }
 
 /// Adds up the processor time of slots, by attempt.

@@ -125,3 +125,18 @@ pub const ALL: &[Row] = &[
         run: |o| Box::pin(x6::run(o)),
     },
 ];
+
+/// Seeds that once found something, with what it was: the short profile runs them beside
+/// its own. A seed repeats the faults and their gaps, not what processes do between them.
+pub const REGRESSIONS: &[(&str, u64, &str)] = &[
+    (
+        "R1",
+        1,
+        "of the first submits of a fresh cluster some were answered 500 (attempt_partitions)",
+    ),
+    ("M8", 11, "a cache swept during a commit was taken for a fault of the source"),
+    ("R6", 51, "a leader that stands still keeps its lock, and nobody takes over"),
+];
+
+/// How long a regression's faults go on, in seconds.
+pub const REGRESSION_SECONDS: u64 = 15;
