@@ -37,6 +37,16 @@ pub enum AvError {
         /// What the reference is: `HLS playlist`, `external track 1`, …
         what: String,
     },
+    /// The file asks for more than any delivery needs; see [`crate::budget`].
+    #[error("the file asks for {asked} {what}; at most {allowed} are taken")]
+    OverBudget {
+        /// What is counted.
+        what: &'static str,
+        /// How much.
+        asked: u64,
+        /// How much is allowed.
+        allowed: u64,
+    },
     /// A track is encrypted.
     #[error("stream {stream} is encrypted")]
     Encrypted {
@@ -221,6 +231,7 @@ impl AvError {
             AvError::Empty => "empty_file",
             AvError::NotMedia { .. } => "not_media",
             AvError::NestedReference { .. } => "nested_reference",
+            AvError::OverBudget { .. } => "over_budget",
             AvError::Encrypted { .. } => "encrypted",
             AvError::NoVideo => "no_video",
             AvError::NoStream { .. } => "no_stream",
@@ -248,6 +259,7 @@ impl AvError {
             AvError::Empty
             | AvError::NotMedia { .. }
             | AvError::NestedReference { .. }
+            | AvError::OverBudget { .. }
             | AvError::Encrypted { .. }
             | AvError::NoVideo
             | AvError::NoStream { .. }

@@ -17,6 +17,7 @@ use trix_model::index::{
 };
 use trix_model::{Finding, Rational, Severity};
 
+use crate::budget;
 use crate::decode::{self, Received, VideoDecoder, Walk};
 use crate::error::{AvError, Result};
 use crate::ffi::{self, get_enum};
@@ -107,8 +108,23 @@ pub fn build_index_with<S: Source>(
             }
             None => decode_table(input, entry, &facts, &mut findings)?,
         }
+        if let Some(table) = &entry.frames {
+            check_times(table, entry.time_base)?;
+        }
     }
     Ok(Indexed { index, findings })
+}
+
+/// A film is neither years long nor has it a million frames a second: what is
+/// planned over such times would never end.
+fn check_times(table: &FrameTable, time_base: Rational) -> Result<()> {
+    let (Some(first), frames) = (table.pts.first(), table.pts.len() as i128) else {
+        return Ok(());
+    };
+    let ticks = (i128::from(table.end) - i128::from(*first)).max(1);
+    let (num, den) = (i128::from(time_base.num()), i128::from(time_base.den()));
+    budget::SECONDS.check(u64::try_from(ticks * num / den).unwrap_or(u64::MAX))?;
+    budget::RATE.check(u64::try_from(frames * den / (ticks * num)).unwrap_or(u64::MAX))
 }
 
 /// xxh3-128 as it stands in the index.
@@ -180,7 +196,7 @@ impl Scan {
         input: &mut Input<S>,
         progress: &mut dyn FnMut(u64) -> bool,
     ) -> Result<Vec<Finding>> {
-        let (mut corrupt, mut told) = (0u32, 0usize);
+        let (mut corrupt, mut told, mut kept) = (0u32, 0usize, 0u64);
         loop {
             let packet = match input.read_packet() {
                 Ok(Some(packet)) => packet,
@@ -203,6 +219,8 @@ impl Scan {
                     return Err(AvError::Cancelled);
                 }
             }
+            kept += 1;
+            budget::PACKETS.check(kept)?;
             let data = packet.data();
             let flags = packet.flags();
             corrupt += u32::from(flags & PACKET_CORRUPT != 0);
@@ -330,7 +348,7 @@ fn end_of<S: Source>(
 ) -> i64 {
     let Some(last) = pts.last().copied() else { return 0 };
     let stated = packets.iter().find(|p| p.pts == Some(last)).map_or(0, |p| p.duration);
-    let step = pts.len().checked_sub(2).map(|i| last - pts[i]);
+    let step = pts.len().checked_sub(2).map(|i| last.saturating_sub(pts[i]));
     let duration = match (stated, step) {
         // A field's duration is half of what is shown.
         (d, None | Some(0)) if d > 0 => d,
@@ -338,7 +356,7 @@ fn end_of<S: Source>(
         (_, Some(step)) => step,
         _ => nominal(input, entry.stream, entry.time_base),
     };
-    last + duration.max(1)
+    last.saturating_add(duration.max(1))
 }
 
 /// Duration of a frame by the container's average rate, at least one tick.
@@ -519,11 +537,11 @@ fn rising(seen: &[Seen], start: i64, step: i64) -> Vec<i64> {
         let previous = times.last().copied();
         let time = match (frame.time, previous) {
             (Some(time), _) => time,
-            (None, Some(previous)) => previous + usual,
+            (None, Some(previous)) => previous.saturating_add(usual),
             (None, None) => start,
         };
         if let Some(previous) = previous.filter(|p| *p < time) {
-            usual = if frame.duration > 0 { frame.duration } else { time - previous };
+            usual = if frame.duration > 0 { frame.duration } else { time.saturating_sub(previous) };
         } else if frame.duration > 0 {
             usual = frame.duration;
         }
@@ -539,15 +557,20 @@ fn rising(seen: &[Seen], start: i64, step: i64) -> Vec<i64> {
         let base = times[i - 1];
         let j = (i..times.len()).find(|j| times[*j] > base).unwrap_or(times.len());
         let gap = (j - i + 1) as i64;
-        let room = if j < times.len() { times[j] - base } else { gap * step };
+        let room = match times.get(j) {
+            Some(next) => next.saturating_sub(base),
+            None => gap.saturating_mul(step),
+        };
         for (k, time) in times[i..j].iter_mut().enumerate() {
             let k = k as i64 + 1;
-            *time = base + (room * k / gap).max(k);
+            // In 128 bits, because a room of 2^62 ticks times two does not fit in 64.
+            let part = (i128::from(room) * i128::from(k) / i128::from(gap)) as i64;
+            *time = base.saturating_add(part.max(k));
         }
         i = j;
         // Where there was no room for whole ticks the next ones are pushed on.
         while i < times.len() && times[i] <= times[i - 1] {
-            times[i] = times[i - 1] + 1;
+            times[i] = times[i - 1].saturating_add(1);
             i += 1;
         }
     }
@@ -674,5 +697,39 @@ mod tests {
         assert_eq!(rising(&seen(&[Some(0), Some(0), Some(10)]), 0, 10), [0, 5, 10]);
         assert_eq!(rising(&seen(&[Some(4), Some(4), Some(4), Some(5)]), 0, 1), [4, 5, 6, 7]);
         assert_eq!(rising(&seen(&[Some(10), Some(5)]), 0, 3), [10, 13]);
+    }
+
+    #[test]
+    fn times_at_the_ends_of_64_bits_stay_within_them() {
+        let (low, high) = (i64::MIN + 1, i64::MAX - 1);
+        for times in [
+            vec![Some(low), Some(low), Some(low), Some(high)],
+            vec![Some(high), None, None],
+            vec![Some(high), Some(low), None, Some(high)],
+        ] {
+            for step in [1, i64::MAX] {
+                assert_eq!(rising(&seen(&times), 0, step).len(), times.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_film_is_neither_weeks_long_nor_has_it_a_million_frames_a_second() {
+        let table = |pts: Vec<i64>, end| FrameTable {
+            source: FrameSource::Packets,
+            pts,
+            end,
+            access: Vec::new(),
+        };
+        let millisecond = Rational::new(1, 1000).unwrap();
+        assert!(check_times(&table(vec![0, 40, 80], 120), millisecond).is_ok());
+        assert!(check_times(&table(vec![0, 86_400_000], 172_800_000), millisecond).is_ok());
+        let years = table(vec![0, 31_536_000_000], 63_072_000_000);
+        assert_eq!(check_times(&years, millisecond).unwrap_err().code(), "over_budget");
+        let all = table(vec![i64::MIN + 1, 0], i64::MAX);
+        assert_eq!(check_times(&all, millisecond).unwrap_err().code(), "over_budget");
+        let rush = table((0..2000).collect(), 2000);
+        let microsecond = Rational::new(1, 1_000_000).unwrap();
+        assert_eq!(check_times(&rush, microsecond).unwrap_err().code(), "over_budget");
     }
 }

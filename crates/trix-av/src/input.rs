@@ -13,6 +13,7 @@ use trix_model::media::{
 };
 use trix_model::{ColorDescription, Finding, HdrMetadata, Rational, Severity};
 
+use crate::budget;
 use crate::error::{AvError, Result};
 use crate::ffi::{self, Dictionary, get_enum};
 use crate::frame;
@@ -32,8 +33,10 @@ const DEMUXERS: &str = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,mpegvi
 /// begins late in a transport stream).
 const PROBE: (i64, i64) = (5_000_000, 5_000_000);
 const DEEP_PROBE: (i64, i64) = (64 << 20, 30_000_000);
-/// Streams that a file may have; a transport stream's tables may claim 8192.
-const MAX_STREAMS: c_int = 200;
+/// Where libav itself stops to make streams. Above the budget, so that the
+/// refusal can say by how much it is exceeded; not far, because one of a
+/// transport stream takes 130 KB.
+const MAX_STREAMS: c_int = 1000;
 
 /// The name that libav sees. Empty, some demuxers fail with "out of memory".
 const NEUTRAL_NAME: &std::ffi::CStr = c"in";
@@ -112,6 +115,10 @@ impl<S: Source> Input<S> {
         if let Some(track) = facts.external.first() {
             return Err(AvError::NestedReference { what: format!("external track {track}") });
         }
+        if facts.reference {
+            return Err(AvError::NestedReference { what: "reference movie".to_owned() });
+        }
+        facts.check()?;
         if let Some(stream) = facts.encrypted.first() {
             return Err(AvError::Encrypted { stream: *stream });
         }
@@ -188,16 +195,54 @@ impl<S: Source> Input<S> {
                 return Err(self.open_error(code));
             }
             self.context = context;
+            self.check_budget()?;
             self.stated = (0..self.streams()).map(|i| self.coded_color(i)).collect();
             let code = sys::avformat_find_stream_info(self.context, ptr::null_mut());
             if code < 0 {
                 return Err(self.open_error(code));
             }
         }
+        // The first packets of a stream may have brought more of everything.
+        self.check_budget()?;
         if self.guard.refused.load(Ordering::Relaxed) > 0 {
             return Err(AvError::NestedReference { what: "a file opened by name".to_owned() });
         }
         Ok(())
+    }
+
+    /// Compares what the header asks for with what is taken.
+    fn check_budget(&self) -> Result<()> {
+        budget::STREAMS.check(self.streams().into())?;
+        // SAFETY: an opened context with so many chapters, each valid, and
+        // dictionaries that are null or valid.
+        let (chapters, dictionaries) = unsafe {
+            let chapters = (*self.context).nb_chapters;
+            budget::CHAPTERS.check(chapters.into())?;
+            let own = (*self.context).metadata;
+            let of_chapters: Vec<_> = (0..chapters as usize)
+                .map(|n| (**(*self.context).chapters.add(n)).metadata)
+                .collect();
+            (of_chapters, own)
+        };
+        let (mut tags, mut tag_bytes, mut parameters) = (0, 0, 0);
+        let of_streams = (0..self.streams()).filter_map(|i| {
+            // SAFETY: a valid stream; its dictionary is null or valid.
+            self.stream(i).ok().map(|stream| unsafe { (*stream).metadata })
+        });
+        for dictionary in chapters.into_iter().chain(of_streams).chain([dictionaries]) {
+            for (key, value) in ffi::entries(dictionary) {
+                tags += 1;
+                tag_bytes += (key.len() + value.len()) as u64;
+            }
+            budget::TAGS.check(tags)?;
+            budget::TAG_BYTES.check(tag_bytes)?;
+        }
+        for i in 0..self.streams() {
+            if self.is_video(i) || self.is_audio(i) {
+                parameters += self.extradata(i)?.len() as u64;
+            }
+        }
+        budget::PARAMETER_BYTES.check(parameters)
     }
 
     fn open_error(&mut self, code: i32) -> AvError {
@@ -208,6 +253,10 @@ impl<S: Source> Input<S> {
             return AvError::NestedReference { what: "a file opened by name".to_owned() };
         }
         if code == sys::AVERROR(libc::ENOMEM) {
+            // libav has one code for both, and the context is gone; its words differ.
+            if log::recent().iter().any(|line| line.contains("max_streams")) {
+                return budget::STREAMS.over(MAX_STREAMS as u64);
+            }
             return AvError::OutOfMemory { operation: "opening the input" };
         }
         AvError::NotMedia { cause: code.into() }
@@ -499,6 +548,9 @@ impl<S: Source> Input<S> {
                 tags.insert(key, value);
             }
         }
+        for (key, value) in self.service() {
+            tags.entry(key).or_insert(value);
+        }
         let streams: Vec<Stream> =
             (0..self.streams()).filter_map(|i| self.describe_stream(i).ok()).collect();
         if !tags.contains_key("timecode") {
@@ -513,6 +565,27 @@ impl<S: Source> Input<S> {
             streams,
             tags,
         }
+    }
+
+    /// Name and provider of a transport stream's first service that has them.
+    fn service(&self) -> Vec<(String, String)> {
+        if self.context.is_null() {
+            return Vec::new();
+        }
+        // SAFETY: an opened context with `nb_programs` pointers to programs, which are not
+        // touched while `self` is borrowed; their dictionaries are null or valid.
+        let programs = unsafe {
+            let context = &*self.context;
+            (0..context.nb_programs as usize)
+                .map(|n| ffi::entries((**context.programs.add(n)).metadata))
+        };
+        let told = |(key, value): &(String, String)| {
+            matches!(key.as_str(), "service_name" | "service_provider") && !value.is_empty()
+        };
+        programs
+            .map(|tags| tags.into_iter().filter(told).collect::<Vec<_>>())
+            .find(|tags| !tags.is_empty())
+            .unwrap_or_default()
     }
 
     fn stream_tag(&self, index: u32, key: &str) -> Option<String> {

@@ -9,6 +9,7 @@
 //! decode, [`Scaler`] and [`Resampler`] convert, [`AudioEncoder`] and
 //! [`Ffv1Encoder`] encode, [`Muxer`] writes.
 
+pub mod budget;
 mod codec;
 mod decode;
 mod error;

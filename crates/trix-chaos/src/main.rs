@@ -1,4 +1,4 @@
-//! The program: `trix-chaos sim`, `bites`, `replay`, `check`, `run`.
+//! The program: `trix-chaos sim`, `bites`, `replay`, `input`, `check`, `run`.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -9,6 +9,7 @@ use trix_chaos::breaks::Break;
 use trix_chaos::campaign::{self, Campaign};
 use trix_chaos::check::{Journals, Looked, Mounted, Report, check};
 use trix_chaos::harness;
+use trix_chaos::input;
 use trix_chaos::replay::{self, Replayed};
 use trix_chaos::world::{Counts, Run};
 
@@ -68,6 +69,8 @@ enum Command {
         #[arg(long, default_value_t = 150)]
         calls: usize,
     },
+    /// Hostile files, references, parameters and paths (rows B1, B3, B4, B5, X2).
+    Input(input::Arguments),
     /// Asks the invariants of an installation.
     Check {
         /// Its database.
@@ -113,6 +116,7 @@ fn main() -> anyhow::Result<ExitCode> {
             print_replayed(&done);
             done.difference.is_none()
         }
+        Command::Input(arguments) => input::run(&arguments)?,
         Command::Check { database_url, shares, journals } => {
             let journals = match journals {
                 Some(path) => serde_json::from_slice(&std::fs::read(&path)?)

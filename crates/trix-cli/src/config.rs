@@ -71,6 +71,8 @@ pub struct Worker {
     pub ram_mib: u64,
     /// Seconds for a drain.
     pub drain_s: u64,
+    /// What the box of a slot must enforce.
+    pub sandbox: trix_slot::Policy,
 }
 
 /// `[cache]`
@@ -219,6 +221,7 @@ mod tests {
         let c: Config = table().try_into().unwrap();
         assert_eq!(c.api.listen.port(), 9001);
         assert!(c.shares.is_empty());
+        assert_eq!(c.worker.sandbox, trix_slot::Policy::BestEffort);
     }
 
     #[test]
@@ -227,8 +230,10 @@ mod tests {
         let var = |k: &str, v: &str| std::iter::once((k.to_owned(), v.to_owned()));
         overlay_variables(&mut t, var("TRIX_CONF_API__LISTEN", "127.0.0.1:1")).unwrap();
         overlay_variables(&mut t, var("TRIX_CONF_WORKER__MCPU", "1500")).unwrap();
+        overlay_variables(&mut t, var("TRIX_CONF_WORKER__SANDBOX", "strict")).unwrap();
         overlay_variables(&mut t, var("TRIX_TEST_MEDIA", "ignored")).unwrap();
         let c: Config = t.clone().try_into().unwrap();
+        assert_eq!(c.worker.sandbox, trix_slot::Policy::Strict);
         assert_eq!((c.api.listen.port(), c.worker.mcpu), (1, 1500));
         let e = overlay_variables(&mut t, var("TRIX_CONF_API__LISTN", "x")).unwrap_err();
         assert!(e.to_string().contains("api.listn"), "{e}");

@@ -28,8 +28,8 @@ pub struct Seat {
 /// The right to act as the leader; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Leader {
-    db: Db,
-    epoch: i64,
+    pub(crate) db: Db,
+    pub(crate) epoch: i64,
 }
 
 /// The leader's clock after a tick.
@@ -149,6 +149,8 @@ impl Seat {
                 "suspect_ms": ms(t.suspect), "lost_ms": ms(t.lost),
                 "backoff_min_ms": ms(t.backoff_min), "backoff_max_ms": ms(t.backoff_max),
                 "transient_budget_ms": ms(t.transient_budget),
+                "ageing_ms": ms(t.ageing), "reserve_ms": ms(t.reserve),
+                "suspicion_ms": ms(t.suspicion),
             },
         });
         let epoch = on(&mut session, db, &sql::TAKEOVER, &args).await?;
@@ -233,8 +235,9 @@ impl Leader {
         self.db.one(&sql::FINISH_CANCELS, &json!({ "epoch": self.epoch })).await
     }
 
-    /// Writes why ready tasks are not claimed (`no_worker`, `engine`, `share:NAME`,
-    /// `resources`, `delayed`) and clears it where it is mended. Gives the number of changes.
+    /// Writes why ready tasks are not claimed (`paused`, `paused_all`, `paused_kind`, `held`,
+    /// `delayed`, `no_worker`, `engine`, `share:NAME`, `caps`, `gpu`, `resources`, `no_node`,
+    /// `slots:NAME:MODE`) and clears it where it is mended. Gives the number of changes.
     pub async fn block_reasons(&self) -> Result<u32, DbError> {
         self.db.one(&sql::EXPLAIN_BLOCKS, &json!({ "epoch": self.epoch })).await
     }

@@ -248,6 +248,35 @@ ENDED_TASKS "asking which tasks are over for good" "
       and j.state in ('succeeded', 'cancelled')";
 FORGET "forgetting an artifact" "select forget_artifact_v1($1)";
 
+// The fleet and its operators.
+TEND "tending the queue" "select tend_v1($1)";
+AGE "raising what waited long" "select age_v1($1)";
+RESERVE "reserving workers for large tasks" "select reserve_v1($1)";
+JUDGE_NODES "judging nodes" "select judge_nodes_v1($1)";
+SELF_TEST "telling the result of a self-test" "select self_test_v1($1)";
+HOLD "stopping work" "select hold_v1($1)";
+LIFT "letting work go on" "select lift_v1($1)";
+HOLDS "listing what is stopped" "
+    select to_jsonb(h) from (select $1::jsonb) a, hold h order by h.at, h.scope, h.name";
+CORDON "cordoning a node" "select cordon_v1($1)";
+UNCORDON "uncordoning a node" "select uncordon_v1($1)";
+DRAIN_NODE "draining a node" "select drain_node_v1($1)";
+UNDRAIN_NODE "undraining a node" "select undrain_node_v1($1)";
+SET_SLOTS "limiting a share" "select set_slots_v1($1)";
+SLOTS "listing the limits of shares" "
+    select jsonb_build_object('share', o.share, 'mode', o.mode, 'total', count(*),
+        'taken', count(o.task_id))
+    from (select $1::jsonb) a, share_slot o group by o.share, o.mode order by o.share, o.mode";
+SET_TRAITS "setting a node's traits" "select set_node_traits_v1($1)";
+SET_WEIGHT "setting a principal's weight" "select set_weight_v1($1)";
+ADOPT "adopting a restored database" "select adopt_v1($1)";
+RETRACT "retracting a publication" "select retract_v1($1)";
+RETRACTED "recording a retraction" "select retracted_v1($1)";
+EXPLAIN_TASK "explaining a task" "select explain_task_v1($1)";
+EXPLAIN_JOB "explaining a job" "select explain_job_v1($1)";
+EXPLAIN_NODE "explaining a node" "select explain_node_v1($1)";
+QUARANTINE_BUNDLE "collecting what is known of a task" "select quarantine_bundle_v1($1)";
+
 // The tables as they are, for the checker. Keys and digests are written in hexadecimal.
 RAW_LEADER "reading the leader's row" "
     select to_jsonb(l) from (select $1::jsonb) a, leader l";

@@ -49,6 +49,12 @@ pub struct ProtocolTimes {
     pub backoff_max: Duration,
     /// How long a task may go on failing transiently.
     pub transient_budget: Duration,
+    /// A task that waited for so long in its band goes up by one.
+    pub ageing: Duration,
+    /// A task that no worker had room for in so long gets one reserved.
+    pub reserve: Duration,
+    /// How far the leader looks back when it judges nodes.
+    pub suspicion: Duration,
     /// A cancelled slot is dead after so long.
     pub cancel_kill: Duration,
     /// How often the sequencer looks for new events.
@@ -81,6 +87,9 @@ impl Default for ProtocolTimes {
             backoff_min: s(5),
             backoff_max: s(300),
             transient_budget: s(24 * 3600),
+            ageing: s(30 * 60),
+            reserve: s(10),
+            suspicion: s(600),
             cancel_kill: s(2),
             event_poll: ms(50),
             reconcile: s(1),
@@ -117,6 +126,9 @@ impl ProtocolTimes {
             backoff_min: f(self.backoff_min),
             backoff_max: f(self.backoff_max),
             transient_budget: f(self.transient_budget),
+            ageing: f(self.ageing),
+            reserve: f(self.reserve),
+            suspicion: f(self.suspicion),
             cancel_kill: f(self.cancel_kill),
             event_poll: f(self.event_poll),
             reconcile: f(self.reconcile),

@@ -68,6 +68,9 @@ pub trait WorkerStore: Send + Sync + 'static {
         message: String,
     ) -> StoreFuture<'_, ()>;
 
+    /// The version that the attempt retracts is out of sight. Repeating it is harmless.
+    fn retracted(&self, me: Credentials, attempt: AttemptId) -> StoreFuture<'_, ()>;
+
     /// Tells `on` the hints for workers, for as long as the future lives. A store without
     /// hints never calls it: a worker asks at its beat all the same.
     fn follow_work(&self, on: OnWorkHint) -> Pin<Box<dyn Future<Output = Infallible> + Send + '_>> {
@@ -445,6 +448,12 @@ impl WorkerStore for Db {
         Box::pin(async move {
             let more = json!({ "message": message });
             self.exec(&sql::CONFLICT, &OfAttempt { me: &me, attempt, more }).await
+        })
+    }
+
+    fn retracted(&self, me: Credentials, attempt: AttemptId) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            self.exec(&sql::RETRACTED, &OfAttempt { me: &me, attempt, more: json!({}) }).await
         })
     }
 

@@ -23,6 +23,14 @@ pub enum Step {
     Plan(Box<JobToPlan>),
     /// End cancelled jobs of which nothing runs.
     FinishCancels,
+    /// Park and unpark tasks of jobs that stopped or went on, and let delayed ones go.
+    Tend,
+    /// Reserve workers for tasks that smaller ones would pass by for ever.
+    Reserve,
+    /// Cordon nodes that fail where others do not.
+    JudgeNodes,
+    /// Raise the band of what waited long.
+    Age,
     /// End tasks whose outputs another job made.
     CacheHits,
     /// Write why tasks wait.
@@ -42,10 +50,16 @@ pub struct Pass {
 impl Pass {
     /// Pass number `n` of this lead, from 0.
     pub fn new(n: u64) -> Pass {
-        let mut steps =
-            VecDeque::from([Step::MarkLost, Step::JobsToPlan(PLANS), Step::FinishCancels]);
+        let mut steps = VecDeque::from([
+            Step::MarkLost,
+            Step::JobsToPlan(PLANS),
+            Step::FinishCancels,
+            Step::Tend,
+            Step::Reserve,
+            Step::JudgeNodes,
+        ]);
         if n.is_multiple_of(SURVEY_EVERY) {
-            steps.extend([Step::CacheHits, Step::BlockReasons, Step::Repair]);
+            steps.extend([Step::Age, Step::CacheHits, Step::BlockReasons, Step::Repair]);
         }
         Pass { steps, found: 0, planned: 0 }
     }
@@ -106,7 +120,19 @@ mod tests {
     #[test]
     fn silent_workers_come_first_and_jobs_are_planned_as_soon_as_they_are_found() {
         let seen = names(&mut Pass::new(1), vec![job(1), job(2)]);
-        assert_eq!(seen, ["MarkLost", "JobsToPlan(8)", "Plan 1", "Plan 2", "FinishCancels"]);
+        assert_eq!(
+            seen,
+            [
+                "MarkLost",
+                "JobsToPlan(8)",
+                "Plan 1",
+                "Plan 2",
+                "FinishCancels",
+                "Tend",
+                "Reserve",
+                "JudgeNodes",
+            ]
+        );
     }
 
     #[test]

@@ -52,6 +52,16 @@ async fn once(leader: &Leader, n: u64) -> Result<bool, DbError> {
             Step::FinishCancels => {
                 step("finishing cancelled jobs", leader.finish_cancels().await)?;
             }
+            Step::Tend => {
+                step("tending the queue", leader.tend().await)?;
+            }
+            Step::Reserve => {
+                step("reserving workers for large tasks", leader.reserve().await)?;
+            }
+            Step::JudgeNodes => judge_nodes(leader).await?,
+            Step::Age => {
+                step("raising what waited long", leader.age().await)?;
+            }
             Step::CacheHits => {
                 step("resolving cache hits", leader.cache_hits().await)?;
             }
@@ -80,6 +90,17 @@ async fn mark_lost(leader: &Leader) -> Result<(), DbError> {
             attempts = lost.attempts,
             "a worker was silent for too long; its tasks go to others"
         );
+    }
+    Ok(())
+}
+
+async fn judge_nodes(leader: &Leader) -> Result<(), DbError> {
+    let judged = step("judging nodes", leader.judge_nodes().await)?.unwrap_or_default();
+    for node in judged.cordoned {
+        tracing::warn!(node, "fails where others do not: it gets no more work");
+    }
+    for kind in judged.held {
+        tracing::error!(kind, "fails on more nodes than can be ill: its tasks are stopped");
     }
     Ok(())
 }

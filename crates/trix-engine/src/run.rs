@@ -9,7 +9,7 @@ use crate::{audio, copy, encode, intake, mux, stills, verify};
 
 /// Raised by hand when code of this crate or of trix-av changes what it
 /// writes, so that older artifacts are not taken for new ones.
-const ENGINE_REVISION: u32 = 1;
+const ENGINE_REVISION: u32 = 2;
 
 /// What decides the bytes of artifacts beside plan and source: versions and
 /// flags of encoders and of libav, the CPU level that they are held to, and
@@ -40,7 +40,7 @@ pub fn run_task(
         TaskSpec::Stills(t) => stills::run(t, wanted, io, control),
         TaskSpec::Mux(t) => mux::run(t, wanted, io, control),
         TaskSpec::Verify(t) => verify::run(t, wanted, io, control),
-        TaskSpec::Copy(_) | TaskSpec::Publish(_) => {
+        TaskSpec::Copy(_) | TaskSpec::Publish(_) | TaskSpec::Retract(_) => {
             Err(Failure::bug(format!("a {} task was given to the engine", spec.kind())))
         }
     }

@@ -174,6 +174,32 @@ states!(
 );
 
 states!(
+    /// State of a node.
+    NodeState {
+        /// Gets work.
+        Ok = "ok",
+        /// Gets no more work; what runs there goes on.
+        Cordoned = "cordoned",
+        /// Gets no more work, and its worker leaves when it is idle.
+        Drained = "drained",
+    }
+);
+
+states!(
+    /// What happens to a node.
+    NodeEvent {
+        /// An operator closes it, or the leader because it fails where others do not.
+        Cordon = "cordon",
+        /// An operator opens it, or self-tests that passed.
+        Uncordon = "uncordon",
+        /// An operator empties it.
+        Drain = "drain",
+        /// An operator takes that back.
+        Undrain = "undrain",
+    }
+);
+
+states!(
     /// State of a publication.
     PublicationState {
         /// Owned by one epoch; nothing visible.
@@ -268,6 +294,21 @@ impl TaskState {
     }
 }
 
+impl NodeState {
+    /// The state after `event`, or `None` when it is illegal here.
+    pub const fn after(self, event: NodeEvent) -> Option<NodeState> {
+        use NodeEvent as E;
+        use NodeState as S;
+        Some(match (self, event) {
+            (S::Ok, E::Cordon) => S::Cordoned,
+            (S::Cordoned, E::Uncordon) => S::Ok,
+            (S::Ok | S::Cordoned, E::Drain) => S::Drained,
+            (S::Drained, E::Undrain) => S::Ok,
+            _ => return None,
+        })
+    }
+}
+
 impl PublicationState {
     /// The state after `event`, or `None` when it is illegal here.
     pub const fn after(self, event: PublicationEvent) -> Option<PublicationState> {
@@ -283,15 +324,17 @@ impl PublicationState {
     }
 }
 
-/// The three tables as Mermaid state diagrams, for the docs: drawn from the functions above, so
+/// The tables as Mermaid state diagrams, for the docs: drawn from the functions above, so
 /// that a picture cannot say something else than the code.
 pub fn diagram() -> String {
     let jobs = edges(JobState::ALL, JobEvent::ALL, |s, e| s.after(e));
     let tasks = edges(TaskState::ALL, TaskEvent::ALL, |s, e| s.after(e));
     let publications = edges(PublicationState::ALL, PublicationEvent::ALL, |s, e| s.after(e));
+    let nodes = edges(NodeState::ALL, NodeEvent::ALL, |s, e| s.after(e));
     [
         ("Job", JobState::Accepted.as_str(), jobs),
         ("Task", TaskState::Waiting.as_str(), tasks),
+        ("Node", NodeState::Ok.as_str(), nodes),
         ("Publication", PublicationState::Prepared.as_str(), publications),
     ]
     .into_iter()
@@ -414,6 +457,22 @@ mod tests {
     }
 
     #[test]
+    fn every_pair_of_node_state_and_event_is_as_written() {
+        compare(
+            NodeState::ALL,
+            NodeEvent::ALL,
+            |s, e| s.after(e),
+            "
+            ok cordon cordoned
+            ok drain drained
+            cordoned uncordon ok
+            cordoned drain drained
+            drained undrain ok
+            ",
+        );
+    }
+
+    #[test]
     fn final_states_move_only_when_an_operator_or_a_loss_acts() {
         use JobEvent as J;
         use TaskEvent as T;
@@ -433,7 +492,7 @@ mod tests {
     fn the_diagram_draws_every_legal_pair_and_nothing_else() {
         let drawn = diagram();
         assert!(drawn.contains("    running --> quarantined: quarantine\n"));
-        assert_eq!(drawn.matches("```mermaid").count(), 3);
+        assert_eq!(drawn.matches("```mermaid").count(), 4);
         let edges = drawn.lines().filter(|l| l.contains(": ")).count();
         let jobs =
             JobState::ALL.iter().flat_map(|s| JobEvent::ALL.iter().filter_map(|e| s.after(*e)));
@@ -442,6 +501,8 @@ mod tests {
         let publications = PublicationState::ALL
             .iter()
             .flat_map(|s| PublicationEvent::ALL.iter().filter_map(|e| s.after(*e)));
-        assert_eq!(edges, jobs.count() + tasks.count() + publications.count());
+        let nodes =
+            NodeState::ALL.iter().flat_map(|s| NodeEvent::ALL.iter().filter_map(|e| s.after(*e)));
+        assert_eq!(edges, jobs.count() + tasks.count() + publications.count() + nodes.count());
     }
 }

@@ -116,6 +116,20 @@ pub enum PlanError {
         /// Height.
         height: u32,
     },
+    /// The encoder takes no picture of this size with these parameters.
+    #[error("planning {object}: file {file:?} would be {width}x{height}: {reason}")]
+    Picture {
+        /// Source.
+        object: String,
+        /// File of the profile.
+        file: String,
+        /// Width.
+        width: u32,
+        /// Height.
+        height: u32,
+        /// Which rule it breaks.
+        reason: String,
+    },
     /// The profile does not say where files go.
     #[error("planning {object}: profile {profile:?} names no share to publish on")]
     NoShare {
@@ -178,6 +192,9 @@ impl From<PlanError> for Failure {
             }
             PlanError::Depth { object, .. } => failure("unsupported_depth").about(object),
             PlanError::Size { object, .. } => failure("unsupported_size").about(object),
+            PlanError::Picture { object, .. } => {
+                Failure::request("unsupported_picture", message).about(object)
+            }
             PlanError::NoShare { object, .. } => {
                 Failure::request("no_share", message).about(object)
             }
@@ -454,11 +471,19 @@ impl<'p> Planner<'p> {
             VideoVariant::Ffv1 => 1,
             _ => self.grid(&film).segment,
         };
+        let picture = Picture { width, height, format };
+        params::check_picture(&settings, &picture).map_err(|reason| PlanError::Picture {
+            object: self.object.clone(),
+            file: name.to_owned(),
+            width,
+            height,
+            reason,
+        })?;
         let run_over = params::run_over(&settings, film.rate.constant);
         Ok(VideoRendition {
             name: name.to_owned(),
             settings,
-            picture: Picture { width, height, format },
+            picture,
             sample_aspect,
             color: video.color,
             hdr: video.hdr,

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use trix_model::digest::Digest;
 use trix_model::{Failure, RelPath, ShareName};
+use unicode_normalization::UnicodeNormalization;
 
 use crate::canon::canonical;
 use crate::encoder::{AudioCodec, AudioSettings, RateControl, Vbv, VideoSettings, VideoVariant};
@@ -985,22 +986,80 @@ pub(crate) fn fill(template: &str, fields: &Fields<'_>) -> Result<RelPath, Strin
     if path.is_root() {
         return Err("a title needs a folder of its own".to_owned());
     }
+    // Refused here, before anything is encoded; trix-storage would refuse it in the end.
+    if path.as_str().split('/').any(|part| part.starts_with(".trix")) {
+        return Err("names that begin with .trix are trix's own".to_owned());
+    }
     Ok(path)
 }
 
-/// A title as one component of a path: nothing that leaves the folder, hides it or is too long.
+/// A title as part of one component of a path: nothing that leaves the folder, hides it, is too
+/// long, or that a share of another system refuses or takes for something else. Letters of all
+/// scripts stay.
 fn file_name(title: &str) -> String {
-    let safe: String = title
+    // One form of each letter: file systems that ignore the form would take two titles for one.
+    let mut safe: String = title
         .trim()
-        .chars()
-        .map(|c| if c == '/' || c == '\\' || c.is_control() { '_' } else { c })
+        .nfc()
+        .map(|c| match c {
+            '/' | '\\' | '<' | '>' | ':' | '"' | '|' | '?' | '*' => '_',
+            c if c.is_control() || is_direction_mark(c) => '_',
+            c => c,
+        })
         .collect();
-    let mut safe = safe.trim_start_matches('.').trim().to_owned();
     // File systems allow 255 bytes; the template may add some.
     let mut end = safe.len().min(180);
     while !safe.is_char_boundary(end) {
         end -= 1;
     }
     safe.truncate(end);
+    // Windows drops blanks and dots at the end; a dot at the beginning hides the folder.
+    let mut safe = safe.trim_start_matches(['.', ' ']).trim_end_matches(['.', ' ']).to_owned();
+    if is_device(&safe) {
+        safe.insert(0, '_');
+    }
     if safe.is_empty() { "untitled".to_owned() } else { safe }
+}
+
+/// Marks that turn the direction of text make a name look like another.
+fn is_direction_mark(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{061c}')
+}
+
+/// Names that are devices of Windows, whatever stands behind a dot.
+fn is_device(name: &str) -> bool {
+    let stem = name.split('.').next().unwrap_or("").trim_end().to_ascii_uppercase();
+    let port = stem.strip_prefix("COM").or_else(|| stem.strip_prefix("LPT"));
+    matches!(stem.as_str(), "CON" | "PRN" | "AUX" | "NUL")
+        || port.is_some_and(|n| n.len() == 1 && n.as_bytes()[0].is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Fields, fill};
+
+    #[test]
+    fn a_title_is_one_plain_part_of_a_path() {
+        let filled = |title: &str| {
+            let fields = Fields { title, profile: "p", source: "s" };
+            fill("films/{title}", &fields).map(|path| path.to_string())
+        };
+        for (title, part) in [
+            ("../../etc", "_.._etc"),
+            ("a/b", "a_b"),
+            ("Film: Part 2?", "Film_ Part 2_"),
+            ("CON", "_CON"),
+            ("com1.mov", "_com1.mov"),
+            ("\u{202e}gpj.exe", "_gpj.exe"),
+            ("name. .", "name"),
+            ("e\u{301}", "é"),
+            ("...", "untitled"),
+            ("Ирония судьбы", "Ирония судьбы"),
+        ] {
+            assert_eq!(filled(title), Ok(format!("films/{part}")), "{title:?}");
+        }
+        let fields = Fields { title: "x", profile: "p", source: "s" };
+        assert!(fill(".trix/{title}", &fields).is_err());
+        assert!(fill("a/.trix-{title}", &fields).is_err());
+    }
 }

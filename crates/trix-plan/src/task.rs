@@ -97,6 +97,9 @@ pub enum TaskSpec {
     Copy(CopySource),
     /// Makes files visible at their destination. The only task with a side effect.
     Publish(Publish),
+    /// Takes a published version out of sight. The service makes it for an operator;
+    /// no plan has one.
+    Retract(Retract),
 }
 
 /// A file of a title on a source share, as it was when the job was submitted.
@@ -443,6 +446,19 @@ pub struct Publish {
     pub files: Vec<PublishFile>,
 }
 
+/// See [`TaskSpec::Retract`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retract {
+    /// The publication in the database.
+    pub publication: i64,
+    /// Share that it is on.
+    pub share: ShareName,
+    /// Folder of the title.
+    pub target: RelPath,
+    /// Which version goes.
+    pub version: u32,
+}
+
 /// One file to publish.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishFile {
@@ -579,12 +595,13 @@ impl TaskSpec {
             TaskSpec::Stills(_) => "stills",
             TaskSpec::Copy(_) => "copy",
             TaskSpec::Publish(_) => "publish",
+            TaskSpec::Retract(_) => "retract",
         }
     }
 
     /// True for tasks that parse media and therefore run in a slot.
     pub const fn parses_media(&self) -> bool {
-        !matches!(self, TaskSpec::Copy(_) | TaskSpec::Publish(_))
+        !matches!(self, TaskSpec::Copy(_) | TaskSpec::Publish(_) | TaskSpec::Retract(_))
     }
 
     /// The source that it reads, if any.
@@ -596,14 +613,17 @@ impl TaskSpec {
             TaskSpec::EncodeAudio(t) => Some(&t.source),
             TaskSpec::Stills(t) => Some(&t.source),
             TaskSpec::Copy(t) => Some(&t.source),
-            TaskSpec::Mux(_) | TaskSpec::Verify(_) | TaskSpec::Publish(_) => None,
+            TaskSpec::Mux(_)
+            | TaskSpec::Verify(_)
+            | TaskSpec::Publish(_)
+            | TaskSpec::Retract(_) => None,
         }
     }
 
     /// Keys of the artifacts that it reads.
     pub fn input_keys(&self) -> Vec<Key> {
         match self {
-            TaskSpec::Intake(_) | TaskSpec::Copy(_) => Vec::new(),
+            TaskSpec::Intake(_) | TaskSpec::Copy(_) | TaskSpec::Retract(_) => Vec::new(),
             TaskSpec::EncodeChunk(t) => vec![t.index],
             TaskSpec::CopyVideo(t) => vec![t.index],
             TaskSpec::EncodeAudio(t) => vec![t.index],
@@ -632,6 +652,7 @@ impl TaskSpec {
             TaskSpec::Intake(t) => t.tee.iter().collect(),
             TaskSpec::Copy(t) => vec![&t.share],
             TaskSpec::Publish(t) => vec![&t.share],
+            TaskSpec::Retract(t) => vec![&t.share],
             _ => Vec::new(),
         }
     }

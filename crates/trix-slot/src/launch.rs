@@ -14,19 +14,25 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use trix_model::{ErrorClass, ErrorOrigin, Failure, Progress};
 use trix_plan::task::TaskResult;
 
+use crate::cgroup::{Group, Groups};
+use crate::process::{LOOK, Process};
+use crate::sandbox::calls::REFUSED;
 use crate::slot::chain;
 use crate::wire::{
-    Boxed, Frames, Hello, InputName, SlotJob, SlotMessage, WIRE_VERSION, WireError, receive, send,
-    send_descriptors,
+    Boxed, Frames, Hello, InputName, Limits, Order, Policy, SlotJob, SlotMessage, WIRE_VERSION,
+    WireError, receive, send, send_descriptors,
 };
 
 /// Log lines kept of a slot: its last ones.
 pub const LOG_LINES: usize = 200;
+
+/// Log lines that the report of an end without a result repeats.
+const LAST_WORDS: usize = 3;
 
 /// Longest log line in bytes; longer ones are cut, because a hostile file can
 /// make a library print anything.
@@ -40,6 +46,9 @@ const HELLO_PATIENCE: Duration = Duration::from_secs(30);
 pub struct Launcher {
     program: PathBuf,
     args: Vec<String>,
+    policy: Policy,
+    groups: Option<Arc<Groups>>,
+    name_refused: bool,
 }
 
 /// Why no slot came to work.
@@ -73,12 +82,21 @@ pub enum LaunchError {
         /// Its version.
         theirs: u32,
     },
+    /// It could not close its box at all.
+    #[error("the slot {program} could not close its box: {failure}")]
+    Sandbox {
+        /// Which program.
+        program: PathBuf,
+        /// Its words.
+        failure: Failure,
+    },
 }
 
 impl From<&LaunchError> for Failure {
     fn from(e: &LaunchError) -> Failure {
         let code = match e {
             LaunchError::WireVersion { .. } => "slot_version",
+            LaunchError::Sandbox { .. } => "sandbox",
             _ => "slot_spawn",
         };
         Failure::new(ErrorClass::Transient, ErrorOrigin::Node, code, chain(e))
@@ -150,7 +168,7 @@ pub struct Control(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    pidfd: OwnedFd,
+    process: Process,
     /// Why it was killed by us: one of the `KILLED_…` values.
     killed: AtomicU8,
 }
@@ -169,29 +187,33 @@ impl Control {
     fn kill(&self, why: u8) {
         // The first reason stands.
         let _ = self.0.killed.compare_exchange(NOT_KILLED, why, Ordering::SeqCst, Ordering::SeqCst);
-        // The one error is "no such process": it has just ended by itself.
-        let _ = pidfd_send_signal(&self.0.pidfd, Signal::KILL);
+        self.0.process.kill();
     }
 }
 
 /// A slot process that is ours to feed and to reap. Dropped, it is killed and reaped.
 #[derive(Debug)]
 pub struct Running {
-    pid: Pid,
     control: Control,
     socket: UnixStream,
     log: LogPipe,
-    program: PathBuf,
+    launcher: Launcher,
     started: Instant,
     oom_kills: Option<u64>,
-    reaped: bool,
+    group: Option<Group>,
 }
 
 impl Launcher {
     /// Starts slots as `program slot`. `program` must be an absolute path:
     /// the environment is cleared, and so is the search path.
     pub fn new(program: impl AsRef<Path>) -> Launcher {
-        Launcher { program: program.as_ref().to_owned(), args: vec!["slot".to_owned()] }
+        Launcher {
+            program: program.as_ref().to_owned(),
+            args: vec!["slot".to_owned()],
+            policy: Policy::default(),
+            groups: None,
+            name_refused: false,
+        }
     }
 
     /// Other arguments than `slot`.
@@ -200,9 +222,64 @@ impl Launcher {
         self
     }
 
+    /// What a box must enforce before media comes into it.
+    pub fn with_policy(mut self, policy: Policy) -> Launcher {
+        self.policy = policy;
+        self
+    }
+
+    /// Gives each slot groups of its own, as far as there are any.
+    pub fn with_groups(mut self, groups: Arc<Groups>) -> Launcher {
+        self.groups = Some(groups);
+        self
+    }
+
+    /// Has slots name every system call that they are refused in their log. For looking
+    /// into what a library does: the filter answers more slowly.
+    pub fn naming_refused_calls(mut self) -> Launcher {
+        self.name_refused = true;
+        self
+    }
+
+    /// What a box must enforce.
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// True when each slot is held to [`Limits::memory`] by a group of its own.
+    pub fn holds_memory(&self) -> bool {
+        self.groups.as_ref().is_some_and(|groups| groups.holds_memory())
+    }
+
     /// Asks the program for its version and engine, by a slot that gets no job. Blocks.
     pub fn hello(&self) -> Result<Hello, LaunchError> {
         self.start()?.greet()
+    }
+
+    /// Has a slot close its box around nothing and tell what it enforces, as `user` if
+    /// this process is root. Blocks.
+    pub fn trial(&self, user: Option<(u32, u32)>) -> Result<(Hello, Boxed), LaunchError> {
+        let mut slot = self.start()?;
+        let hello = slot.greet()?;
+        let limits = Limits { data: 1 << 30, memory: 1 << 30, file_size: 0, user };
+        slot.enter_group(&limits);
+        let order = Order::Trial { limits, worker_pid: std::process::id() };
+        let answer = send(&slot.socket, &order).and_then(|()| receive(&slot.socket));
+        match answer {
+            Ok(SlotMessage::Boxed { mut boxed }) => {
+                if let Some(group) = &slot.group {
+                    group.tell(&mut boxed);
+                }
+                Ok((hello, boxed))
+            }
+            Ok(SlotMessage::Failed { failure }) => {
+                Err(LaunchError::Sandbox { program: self.program.clone(), failure })
+            }
+            Ok(other) => Err(slot.silent(WireError::Io(io::Error::other(format!(
+                "it answered a trial with {other:?}"
+            ))))),
+            Err(cause) => Err(slot.silent(cause)),
+        }
     }
 
     /// Starts the process. Blocks for about a millisecond.
@@ -229,17 +306,16 @@ impl Launcher {
             .stderr(Stdio::from(log_end));
         let oom_kills = oom_kills();
         let started = Instant::now();
-        let (pid, pidfd) = on_spawn_thread(command).map_err(spawn_error)?;
+        let process = Process::of(on_spawn_thread(command).map_err(spawn_error)?);
         let killed = AtomicU8::new(NOT_KILLED);
         Ok(Running {
-            pid,
-            control: Control(Arc::new(Inner { pidfd, killed })),
+            control: Control(Arc::new(Inner { process, killed })),
             socket,
             log: LogPipe::new(log),
-            program: self.program.clone(),
+            launcher: self.clone(),
             started,
             oom_kills,
-            reaped: false,
+            group: None,
         })
     }
 }
@@ -247,8 +323,8 @@ impl Launcher {
 /// Spawns on the one thread that lives as long as the process: the parent-death
 /// signal comes when the *thread* that spawned ends, so a thread of a pool would
 /// take its slots with it.
-fn on_spawn_thread(command: Command) -> io::Result<(Pid, OwnedFd)> {
-    type Request = (Command, Sender<io::Result<(Pid, OwnedFd)>>);
+fn on_spawn_thread(command: Command) -> io::Result<Pid> {
+    type Request = (Command, Sender<io::Result<Pid>>);
     static THREAD: OnceLock<Sender<Request>> = OnceLock::new();
     let gone = || io::Error::other("the thread that spawns slots is gone");
     let thread = THREAD.get_or_init(|| {
@@ -257,7 +333,8 @@ fn on_spawn_thread(command: Command) -> io::Result<(Pid, OwnedFd)> {
             for (mut command, reply) in requests {
                 // A requester that stopped waiting gets its slot killed by
                 // the closed socket.
-                let _ = reply.send(spawn(&mut command));
+                let spawned = command.spawn().map(|child| Pid::from_child(&child));
+                let _ = reply.send(spawned);
             }
         };
         if let Err(e) = std::thread::Builder::new().name("slot-spawn".into()).spawn(work) {
@@ -270,24 +347,10 @@ fn on_spawn_thread(command: Command) -> io::Result<(Pid, OwnedFd)> {
     answer.recv().map_err(|_| gone())?
 }
 
-fn spawn(command: &mut Command) -> io::Result<(Pid, OwnedFd)> {
-    let mut child = command.spawn()?;
-    let pid = Pid::from_child(&child);
-    match pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(pidfd) => Ok((pid, pidfd)),
-        Err(e) => {
-            // Without a pidfd it could not be watched.
-            child.kill()?;
-            child.wait()?;
-            Err(e.into())
-        }
-    }
-}
-
 impl Running {
     /// Its process id, for log lines.
     pub fn pid(&self) -> u32 {
-        self.pid.as_raw_nonzero().get() as u32
+        self.control.0.process.pid().as_raw_nonzero().get() as u32
     }
 
     /// A handle that cancels from any thread.
@@ -298,16 +361,25 @@ impl Running {
     fn greet(&mut self) -> Result<Hello, LaunchError> {
         let patience = self.socket.set_read_timeout(Some(HELLO_PATIENCE)).map_err(WireError::Io);
         let hello = patience.and_then(|()| receive::<Hello>(&self.socket));
-        let program = self.program.clone();
-        let hello = hello.map_err(|cause| {
-            self.log.drain(&mut |_| ());
-            let words = self.log.lines.back().cloned().unwrap_or_default();
-            LaunchError::NoHello { program: program.clone(), words, cause }
-        })?;
+        let hello = hello.map_err(|cause| self.silent(cause))?;
         if hello.wire != WIRE_VERSION {
+            let program = self.launcher.program.clone();
             return Err(LaunchError::WireVersion { program, theirs: hello.wire });
         }
         Ok(hello)
+    }
+
+    /// The slot did not answer as it should.
+    fn silent(&mut self, cause: WireError) -> LaunchError {
+        self.log.drain(&mut |_| ());
+        let words = self.log.lines.back().cloned().unwrap_or_default();
+        LaunchError::NoHello { program: self.launcher.program.clone(), words, cause }
+    }
+
+    /// Before the job: what a group counts begins where the slot enters it.
+    fn enter_group(&mut self, limits: &Limits) {
+        let groups = self.launcher.groups.clone();
+        self.group = groups.map(|groups| groups.make(self.pid(), limits));
     }
 
     /// Gives the slot its job and watches it to its end. Blocks until its process
@@ -327,7 +399,7 @@ impl Running {
         job.worker_pid = std::process::id();
         job.inputs = io.inputs.iter().map(|(name, _)| *name).collect();
         let mut seen = Seen::default();
-        let told = match self.hand_over(&job, io, engine) {
+        let told = match self.hand_over(job, io, engine) {
             Ok(()) => self.watch(stall, &mut seen, on),
             Err(failure) => {
                 self.control.kill(KILLED_WIRE);
@@ -344,14 +416,14 @@ impl Running {
             (_, Some(Ok(result))) => Outcome::Done(result),
             (_, Some(Err(failure))) => Outcome::Failed(failure),
             (why, None) => {
-                let exit = Exit { status, why, oom: oom_rose(self.oom_kills) };
+                let exit = Exit { status, why, oom: self.ran_out_of_memory() };
                 Outcome::Failed(classify(&exit, &seen.progress, &log, stall))
             }
         };
         Ended { outcome, usage, boxed: seen.boxed, progress: seen.progress, log }
     }
 
-    fn hand_over(&mut self, job: &SlotJob, io: SlotIo, engine: &str) -> Result<(), Failure> {
+    fn hand_over(&mut self, job: SlotJob, io: SlotIo, engine: &str) -> Result<(), Failure> {
         let hello = self.greet().map_err(|e| Failure::from(&e))?;
         if hello.engine != engine {
             return Err(Failure::new(
@@ -361,12 +433,18 @@ impl Running {
                 format!("the job is pinned to engine {engine}, the slot is {}", hello.engine),
             ));
         }
+        self.enter_group(&job.limits);
+        let order = Order::Work {
+            job: Box::new(job),
+            policy: self.launcher.policy,
+            name_refused: self.launcher.name_refused,
+        };
         let fds: Vec<BorrowedFd<'_>> = (io.inputs.iter().map(|(_, file)| file.as_fd()))
             .chain([io.cache_stage.as_fd()])
             .chain(io.tee_stage.iter().map(AsFd::as_fd))
             .collect();
         let sent = (self.socket.set_write_timeout(Some(HELLO_PATIENCE)).map_err(WireError::Io))
-            .and_then(|()| send(&self.socket, job))
+            .and_then(|()| send(&self.socket, &order))
             .and_then(|()| send_descriptors(&self.socket, &fds))
             .and_then(|()| self.socket.set_nonblocking(true).map_err(WireError::Io));
         match sent {
@@ -388,6 +466,8 @@ impl Running {
         seen: &mut Seen,
         on: &mut dyn FnMut(Report<'_>),
     ) -> Option<Result<TaskResult, Failure>> {
+        let control = self.control.clone();
+        let process = &control.0.process;
         let mut frames = Frames::default();
         let mut last_change = Instant::now();
         let (mut socket_open, mut log_open) = (true, true);
@@ -396,18 +476,22 @@ impl Running {
             if left.is_zero() {
                 self.control.kill(KILLED_STALL);
             }
-            let wait = left.clamp(Duration::from_millis(10), Duration::from_millis(900));
+            let longest = if process.pidfd().is_some() { Duration::from_millis(900) } else { LOOK };
+            let wait = left.clamp(Duration::from_millis(10), longest);
             let timeout = Timespec { tv_sec: 0, tv_nsec: wait.subsec_nanos().into() };
             let ended = {
-                let mut fds = vec![PollFd::new(&self.control.0.pidfd, PollFlags::IN)];
+                let mut fds = Vec::with_capacity(3);
                 if socket_open {
                     fds.push(PollFd::new(&self.socket, PollFlags::IN));
                 }
                 if log_open {
                     fds.push(PollFd::new(&self.log.pipe, PollFlags::IN));
                 }
+                if let Some(pidfd) = process.pidfd() {
+                    fds.push(PollFd::new(pidfd, PollFlags::IN));
+                }
                 match poll(&mut fds, Some(&timeout)) {
-                    Ok(_) | Err(rustix::io::Errno::INTR) => !fds[0].revents().is_empty(),
+                    Ok(_) | Err(rustix::io::Errno::INTR) => process.has_ended(),
                     Err(e) => {
                         // Out of memory in the kernel: the wait below is the way on.
                         tracing::warn!(error = %e, pid = self.pid(), "polling a slot");
@@ -423,7 +507,10 @@ impl Running {
             loop {
                 match frames.take::<SlotMessage>() {
                     Ok(None) => break,
-                    Ok(Some(SlotMessage::Boxed { boxed })) => {
+                    Ok(Some(SlotMessage::Boxed { mut boxed })) => {
+                        if let Some(group) = &self.group {
+                            group.tell(&mut boxed);
+                        }
                         on(Report::Boxed(&boxed));
                         seen.boxed = Some(boxed);
                     }
@@ -454,31 +541,9 @@ impl Running {
     fn reap(&mut self) -> (i32, Usage) {
         // It exits right after its result. One that does not is not waited for:
         // its result is whole, and nothing behind it is wanted.
-        let pidfd = &self.control.0.pidfd;
-        let grace = Timespec { tv_sec: 2, tv_nsec: 0 };
-        let _ = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&grace));
-        let _ = pidfd_send_signal(pidfd, Signal::KILL);
-        // What it may have left in its process group goes with it. The group's
-        // number is its own: the process is not reaped yet.
-        let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
-        let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
-        let pid = self.pid.as_raw_nonzero().get();
-        loop {
-            // SAFETY: both pointers are to live values of the right type; the pid is
-            // our child and not reaped, because only this function reaps it, once.
-            let got = unsafe { libc::wait4(pid, &mut status, 0, usage.as_mut_ptr()) };
-            if got == pid {
-                break;
-            }
-            let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                tracing::error!(%error, pid, "waiting for a slot");
-                break;
-            }
-        }
-        self.reaped = true;
-        // SAFETY: all-zero is a valid `rusage`, and the kernel has filled it.
-        let usage = unsafe { usage.assume_init() };
+        let process = &self.control.0.process;
+        process.wait_for_end(Duration::from_secs(2));
+        let Some((status, usage)) = process.reap() else { return (0, Usage::default()) };
         let ms = |t: libc::timeval| t.tv_sec as u64 * 1000 + t.tv_usec as u64 / 1000;
         let usage = Usage {
             cpu_ms: ms(usage.ru_utime) + ms(usage.ru_stime),
@@ -487,14 +552,22 @@ impl Running {
         };
         (status, usage)
     }
+
+    /// Whether a kill was the kernel's for want of memory. A group's own count is exact.
+    /// Without one the machine's count may blame it for a kill that came from elsewhere
+    /// in the same seconds; that costs a retry with more memory.
+    fn ran_out_of_memory(&self) -> bool {
+        if let Some(kills) = self.group.as_ref().and_then(Group::oom_kills) {
+            return kills > 0;
+        }
+        oom_kills().zip(self.oom_kills).is_some_and(|(now, before)| now > before)
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if !self.reaped {
-            let _ = pidfd_send_signal(&self.control.0.pidfd, Signal::KILL);
-            self.reap();
-        }
+        // Nothing is left to do when it was reaped before.
+        self.control.0.process.reap();
     }
 }
 
@@ -584,14 +657,25 @@ struct Exit {
     oom: bool,
 }
 
+/// What a process says that aborts for want of memory.
+const NO_MEMORY: [&str; 2] = ["memory allocation of", "std::bad_alloc"];
+
 /// What an end without a result means.
 fn classify(exit: &Exit, progress: &Progress, log: &[String], stall: Duration) -> Failure {
     let place = if progress.phase.is_empty() {
         "before it told any progress".to_owned()
     } else {
-        format!("in phase {} at {} of {}", progress.phase, progress.done, progress.total)
+        let frame = match progress.frames {
+            0 => String::new(),
+            frames => format!(", behind frame {frames}"),
+        };
+        format!("in phase {} at {} of {}{frame}", progress.phase, progress.done, progress.total)
     };
-    let words = log.last().map_or(String::new(), |line| format!("; its last words: {line}"));
+    let last = &log[log.len().saturating_sub(LAST_WORDS)..];
+    let words = match last {
+        [] => String::new(),
+        lines => format!("; its last words: {}", lines.join(" | ")),
+    };
     let failure = |class, origin, code: &str, what: String| {
         Failure::new(class, origin, code, format!("the slot {what} {place}{words}"))
             .about(&progress.phase)
@@ -613,11 +697,20 @@ fn classify(exit: &Exit, progress: &Progress, log: &[String], stall: Duration) -
     let name = signal_name(signal);
     match signal {
         libc::SIGKILL if exit.oom => {
-            let what = "was killed because the machine ran out of memory".to_owned();
+            let what = "was killed by the kernel for want of memory".to_owned();
             failure(Resource, Node, "out_of_memory", what)
         }
-        // Rust's allocator says so before it aborts; there is no other trace of it.
-        libc::SIGABRT if log.iter().any(|l| l.contains("memory allocation of")) => {
+        libc::SIGSYS => {
+            let call = log.iter().rev().find_map(|line| line.strip_prefix(REFUSED));
+            let what = match call {
+                Some(call) => format!("was ended by {name} for the system call {call}"),
+                None => format!("was ended by {name}, a system call that is forbidden"),
+            };
+            failure(Crash, Engine, "forbidden_call", what)
+        }
+        // The allocators of Rust and of C++ say so before they abort; there is no other
+        // trace of it.
+        libc::SIGABRT if log.iter().any(|l| NO_MEMORY.iter().any(|words| l.contains(words))) => {
             failure(Resource, Node, "out_of_memory", "had its memory limit reached".to_owned())
         }
         libc::SIGXFSZ => {
@@ -651,12 +744,6 @@ fn oom_kills() -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }
 
-/// True when a kill may have been the kernel's. It may blame it for a kill that
-/// came from elsewhere in the same seconds; that costs a retry with more memory.
-fn oom_rose(before: Option<u64>) -> bool {
-    oom_kills().zip(before).is_some_and(|(now, before)| now > before)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -675,7 +762,7 @@ mod tests {
         use ErrorClass::{Crash, Resource};
         let is = |class, code: &str| (class, code.to_owned());
         assert_eq!(classified(libc::SIGSEGV, NOT_KILLED, false, &[]), is(Crash, "crashed"));
-        assert_eq!(classified(libc::SIGSYS, NOT_KILLED, false, &[]), is(Crash, "crashed"));
+        assert_eq!(classified(libc::SIGSYS, NOT_KILLED, false, &[]), is(Crash, "forbidden_call"));
         assert_eq!(classified(libc::SIGKILL, NOT_KILLED, false, &[]), is(Crash, "killed"));
         assert_eq!(classified(libc::SIGKILL, NOT_KILLED, true, &[]), is(Resource, "out_of_memory"));
         assert_eq!(classified(libc::SIGKILL, KILLED_STALL, true, &[]), is(Crash, "stalled"));
@@ -686,5 +773,31 @@ mod tests {
             classified(libc::SIGABRT, NOT_KILLED, false, &["memory allocation of 9 bytes failed"]),
             is(Resource, "out_of_memory")
         );
+        let cpp = "terminate called after throwing an instance of 'std::bad_alloc'";
+        assert_eq!(
+            classified(libc::SIGABRT, NOT_KILLED, false, &[cpp]),
+            is(Resource, "out_of_memory")
+        );
+    }
+
+    #[test]
+    fn a_report_names_phase_frame_signal_and_the_last_lines() {
+        let log: Vec<String> = (1..=9).map(|n| format!("line {n}")).collect();
+        let progress = Progress { phase: "encode".into(), done: 7, total: 9, frames: 7 };
+        let exit = Exit { status: libc::SIGSEGV, why: NOT_KILLED, oom: false };
+        let failure = classify(&exit, &progress, &log, Duration::from_secs(1));
+        assert_eq!(
+            failure.message,
+            "the slot was ended by signal 11 (SIGSEGV) in phase encode at 7 of 9, behind frame 7; \
+             its last words: line 7 | line 8 | line 9"
+        );
+    }
+
+    #[test]
+    fn a_forbidden_call_is_named_as_the_slot_named_it() {
+        let log = vec![format!("{REFUSED}59 (execve)")];
+        let exit = Exit { status: libc::SIGSYS, why: NOT_KILLED, oom: false };
+        let failure = classify(&exit, &Progress::default(), &log, Duration::from_secs(1));
+        assert!(failure.message.contains("for the system call 59 (execve)"), "{failure}");
     }
 }

@@ -9,15 +9,22 @@
 //! |---|---|---|
 //! | `wire` | both | messages and descriptors over the socket pair |
 //! | `launch` | worker | spawn, watch, stall, cancel, and what an exit means |
-//! | `sandbox` | slot | the box, step by step |
+//! | `process` | worker | a child that is ours to kill and to reap |
+//! | `cgroup` | worker | memory and threads of one attempt, where groups are delegated |
+//! | `sandbox` | slot | the box, step by step: `charsets`, `files` (Landlock), `calls` (seccomp) |
 //! | `slot` | slot | main: hello, job, box, work, result |
 
+mod cgroup;
 pub mod launch;
+mod process;
 mod sandbox;
 mod slot;
 pub mod wire;
 
+pub use cgroup::Groups;
 pub use launch::{Control, Ended, LaunchError, Launcher, Outcome, Report, Running, SlotIo, Usage};
 pub use sandbox::BoxError;
 pub use slot::{OpenedIo, slot_main};
-pub use wire::{Boxed, Hello, InputName, Limits, Measure, SlotJob, TEE_NAME, stage_name};
+pub use wire::{
+    Boxed, Hello, InputName, Limits, Measure, Missing, Policy, SlotJob, TEE_NAME, stage_name,
+};

@@ -3,13 +3,24 @@
 //! The steps stand in the order of their dependence: a namespace and the
 //! out-of-memory score need privileges and files that later steps take away,
 //! a change of user clears the parent-death signal, and so on. What a machine
-//! refuses is reported, never silently left out. **Landlock and seccomp are not
-//! here yet**; they belong behind the last step, in that order.
+//! refuses is reported, never silently left out.
+//!
+//! | file | what |
+//! |---|---|
+//! | `charsets` | converters that are opened while files can still be read |
+//! | `files` | Landlock: only files beneath the stages |
+//! | `calls` | seccomp: only the system calls that the work needs |
+
+pub(crate) mod calls;
+mod charsets;
+mod files;
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use crate::wire::{Boxed, Limits, Measure, Missing};
+use calls::Filters;
+use files::Files;
 
 /// Descriptors that a slot may have beside its inputs: three standard ones, two
 /// stages, and what it opens in them.
@@ -24,11 +35,34 @@ pub struct BoxError {
     cause: io::Error,
 }
 
-/// Closes the box. `keep` are the job's descriptors beside 0, 1 and 2.
+/// How the box of one attempt is to be.
+pub struct Plan<'a> {
+    /// What the slot may take.
+    pub limits: &'a Limits,
+    /// Who its parent must be.
+    pub worker_pid: u32,
+    /// Descriptors to keep beside 0, 1 and 2, without the stages.
+    pub inputs: Vec<RawFd>,
+    /// Directories beneath which files may be made.
+    pub stages: Vec<BorrowedFd<'a>>,
+    /// The work converts names of character sets.
+    pub charsets: bool,
+    /// Name every refused system call in the log.
+    pub name_refused: bool,
+}
+
+/// Closes the box. `last_files` is called where Landlock is missing, before system calls
+/// that name files are refused: it opens what the work is to write.
 ///
-/// Must be called while the process has one thread: user, capabilities and
-/// namespaces are properties of a thread, and threads started later inherit them.
-pub fn close(limits: &Limits, worker_pid: u32, keep: &[RawFd]) -> Result<Boxed, BoxError> {
+/// Must be called while the process has one thread: user, capabilities, namespaces and
+/// filters are properties of a thread, and threads started later inherit them.
+pub fn close(
+    plan: &Plan<'_>,
+    last_files: &mut dyn FnMut() -> io::Result<()>,
+) -> Result<Boxed, BoxError> {
+    let (limits, worker_pid) = (plan.limits, plan.worker_pid);
+    let keep: Vec<RawFd> =
+        (plan.inputs.iter().copied()).chain(plan.stages.iter().map(AsRawFd::as_raw_fd)).collect();
     let mut boxed = Boxed::default();
     let root = rustix::process::geteuid().is_root();
 
@@ -65,7 +99,7 @@ pub fn close(limits: &Limits, worker_pid: u32, keep: &[RawFd]) -> Result<Boxed, 
     reset_signals().map_err(|cause| BoxError { step: "resetting signals", cause })?;
 
     // 7. Descriptors.
-    boxed.required(Measure::OnlyJobDescriptors, "closing descriptors", close_all_but(keep))?;
+    boxed.required(Measure::OnlyJobDescriptors, "closing descriptors", close_all_but(&keep))?;
 
     // 8. Limits.
     boxed.required(Measure::Limits, "setting limits", set_limits(limits, keep.len() as u64))?;
@@ -76,18 +110,60 @@ pub fn close(limits: &Limits, worker_pid: u32, keep: &[RawFd]) -> Result<Boxed, 
     let dumpable =
         rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     boxed.required(Measure::NotDumpable, "forbidding dumps", dumpable.map_err(io::Error::from))?;
+
+    // 10. Character sets: the last files that are read from the machine. Some
+    //     milliseconds, so only for work that shows names to people.
+    if plan.charsets {
+        if charsets::keep_open() {
+            boxed.enforced.push(Measure::CharacterSets);
+        } else {
+            boxed.lacks(Measure::CharacterSets, "the C library's converters are not installed");
+        }
+    }
+
+    // 11. Files. Needs no privileges, but that nothing above is left to read.
+    let landlock = files::restrict(&plan.stages);
+    let held = !matches!(landlock, Files::Missing { .. });
+    boxed.landlock(landlock);
+    if !held {
+        last_files().map_err(|cause| BoxError { step: "opening the outputs", cause })?;
+    }
+
+    // 12. System calls, last: what stands above needs many that are refused here.
+    let filters = Filters { paths: held, name_refused: plan.name_refused };
+    boxed.optional(Measure::FewSystemCalls, calls::install(filters));
     Ok(boxed)
 }
 
 impl Boxed {
     fn lacks(&mut self, measure: Measure, reason: impl ToString) {
-        self.missing.push(Missing { measure, reason: reason.to_string() });
+        self.missing.push(Missing { measure, reason: reason.to_string(), errno: None });
+    }
+
+    fn landlock(&mut self, files: Files) {
+        let measure = Measure::OnlyStageFiles;
+        match files {
+            Files::Whole { abi } => {
+                self.landlock = Some(abi);
+                self.enforced.push(measure);
+            }
+            Files::Partly { abi, lacks } => {
+                self.landlock = Some(abi);
+                self.partly.push(Missing { measure, reason: lacks, errno: None });
+            }
+            Files::Missing { reason, errno } => {
+                self.missing.push(Missing { measure, reason, errno });
+            }
+        }
     }
 
     fn optional(&mut self, measure: Measure, outcome: io::Result<()>) {
         match outcome {
             Ok(()) => self.enforced.push(measure),
-            Err(e) => self.lacks(measure, e),
+            Err(e) => {
+                let errno = e.raw_os_error();
+                self.missing.push(Missing { measure, reason: e.to_string(), errno });
+            }
         }
     }
 

@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, openat};
 use trix_model::{ErrorClass, ErrorOrigin, Failure, Progress};
-use trix_plan::task::{Output, TaskResult};
+use trix_plan::task::{Output, TaskResult, TaskSpec};
 
-use crate::sandbox;
+use crate::sandbox::{self, BoxError, Plan};
 use crate::wire::{
-    self, Hello, InputName, SlotJob, SlotMessage, WIRE_VERSION, WireError, receive,
-    receive_descriptors,
+    self, Boxed, Hello, InputName, Limits, Order, Policy, SlotJob, SlotMessage, WIRE_VERSION,
+    WireError, receive, receive_descriptors,
 };
 
 /// How often a slot says how far it is.
@@ -35,17 +35,28 @@ pub struct OpenedIo {
     /// Directory of this attempt on the archive share, when the task tees its
     /// source; the file in it is [`wire::TEE_NAME`].
     pub tee_stage: Option<OwnedFd>,
+    /// Files that were made before the box, by name, where no name can be opened in it;
+    /// each is given out once.
+    ready: Option<Mutex<BTreeMap<String, File>>>,
 }
 
 impl OpenedIo {
     /// A new file for an output, readable and writable, in the cache stage.
     pub fn create_output(&self, output: &Output) -> io::Result<File> {
-        create(&self.cache_stage, &wire::stage_name(output))
+        self.create(&self.cache_stage, &wire::stage_name(output))
     }
 
     /// The tee's file, new, readable and writable; `None` when no tee is wanted.
     pub fn create_tee(&self) -> Option<io::Result<File>> {
-        self.tee_stage.as_ref().map(|stage| create(stage, wire::TEE_NAME))
+        self.tee_stage.as_ref().map(|stage| self.create(stage, wire::TEE_NAME))
+    }
+
+    fn create(&self, stage: &OwnedFd, name: &str) -> io::Result<File> {
+        match &self.ready {
+            None => create(stage, name),
+            Some(ready) => (ready.lock().unwrap_or_else(|e| e.into_inner()).remove(name))
+                .ok_or_else(|| io::Error::from(io::ErrorKind::AlreadyExists)),
+        }
     }
 }
 
@@ -87,28 +98,52 @@ where
     let socket = stdin_socket()?;
     let trix = env!("CARGO_PKG_VERSION").to_owned();
     wire::send(&socket, &Hello { trix, wire: WIRE_VERSION, engine: engine.to_owned() })?;
-    let job: SlotJob = receive(&socket)?;
-    let stages = 1 + usize::from(job.tee.is_some());
-    let mut fds = receive_descriptors(&socket, job.inputs.len() + stages)?;
-
-    let keep: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-    let boxed = match sandbox::close(&job.limits, job.worker_pid, &keep) {
-        Ok(boxed) => boxed,
-        Err(e) => {
-            let failure =
-                Failure::new(ErrorClass::Transient, ErrorOrigin::Node, "sandbox", chain(&e));
-            return wire::send(&socket, &SlotMessage::Failed { failure });
-        }
+    let (job, policy, name_refused) = match receive(&socket)? {
+        Order::Trial { limits, worker_pid } => return trial(socket, &limits, worker_pid),
+        Order::Work { job, policy, name_refused } => (*job, policy, name_refused),
     };
-    wire::send(&socket, &SlotMessage::Boxed { boxed })?;
-
+    let wanted = job.inputs.len() + 1 + usize::from(job.tee.is_some());
+    let mut fds = receive_descriptors(&socket, wanted)?;
+    let mut line = line_of(socket);
     let mut stages = fds.split_off(job.inputs.len()).into_iter();
-    let io = OpenedIo {
+    let mut io = OpenedIo {
         inputs: job.inputs.iter().copied().zip(fds.into_iter().map(File::from)).collect(),
-        cache_stage: stages.next().ok_or(WireError::Descriptors { wanted: 1, got: 0 })?,
+        cache_stage: stages.next().ok_or(WireError::Descriptors { wanted, got: wanted - 1 })?,
         tee_stage: stages.next(),
+        ready: None,
     };
-    let said = Arc::new(Teller { socket: Mutex::new(socket), latest: Mutex::default() });
+
+    let plan = Plan {
+        limits: &job.limits,
+        worker_pid: job.worker_pid,
+        inputs: io.inputs.values().map(AsRawFd::as_raw_fd).collect(),
+        stages: [io.cache_stage.as_fd()]
+            .into_iter()
+            .chain(io.tee_stage.iter().map(AsFd::as_fd))
+            .collect(),
+        charsets: matches!(job.spec, TaskSpec::Intake(_)),
+        name_refused,
+    };
+    let mut ready = None;
+    let mut last_files = || {
+        let mut files = BTreeMap::new();
+        for output in &job.outputs {
+            let name = wire::stage_name(output);
+            files.insert(name.clone(), create(&io.cache_stage, &name)?);
+        }
+        if let Some(stage) = &io.tee_stage {
+            files.insert(wire::TEE_NAME.to_owned(), create(stage, wire::TEE_NAME)?);
+        }
+        ready = Some(Mutex::new(files));
+        Ok(())
+    };
+    let closed = sandbox::close(&plan, &mut last_files);
+    if !say_closed(&mut line, closed, policy)? {
+        return Ok(());
+    }
+    io.ready = ready;
+
+    let said = Arc::new(Teller { line: Mutex::new(line), latest: Mutex::default() });
     let beat = said.clone();
     std::thread::Builder::new()
         .name("heartbeat".into())
@@ -116,7 +151,19 @@ where
         .spawn(move || beat.beat())
         .map_err(WireError::Io)?;
 
-    let report = |progress| *said.latest() = progress;
+    let report = |progress: Progress| {
+        let new_phase = {
+            let mut latest = said.latest();
+            let new_phase = latest.phase != progress.phase;
+            *latest = progress;
+            new_phase
+        };
+        // At once, so that the report of a crash names the phase that it came in. A worker
+        // that does not listen any more is noticed by the heartbeat.
+        if new_phase {
+            let _ = said.progress();
+        }
+    };
     let outcome = catch_unwind(AssertUnwindSafe(|| runner(job, io, &report)))
         .unwrap_or_else(|panic| Err(panicked(&*panic)));
     // The last word on progress comes before the result, so that the numbers
@@ -128,10 +175,52 @@ where
     })
 }
 
+/// The socket as what is only written to: with plain writes, because in the box the
+/// calls of sockets are refused.
+fn line_of(socket: UnixStream) -> File {
+    File::from(OwnedFd::from(socket))
+}
+
+/// Closes the box around nothing.
+fn trial(socket: UnixStream, limits: &Limits, worker_pid: u32) -> Result<(), WireError> {
+    let plan = Plan {
+        limits,
+        worker_pid,
+        inputs: Vec::new(),
+        stages: Vec::new(),
+        charsets: true,
+        name_refused: false,
+    };
+    let closed = sandbox::close(&plan, &mut || Ok(()));
+    say_closed(&mut line_of(socket), closed, Policy::BestEffort).map(|_| ())
+}
+
+/// Says how the box came out; true when work may begin.
+fn say_closed(
+    line: &mut File,
+    closed: Result<Boxed, BoxError>,
+    policy: Policy,
+) -> Result<bool, WireError> {
+    let refuse = |line: &mut File, code: &str, message: String| {
+        let failure = Failure::new(ErrorClass::Transient, ErrorOrigin::Node, code, message);
+        wire::send(line, &SlotMessage::Failed { failure }).map(|()| false)
+    };
+    let boxed = match closed {
+        Ok(boxed) => boxed,
+        Err(e) => return refuse(line, "sandbox", chain(&e)),
+    };
+    let objection = policy.objection(&boxed);
+    wire::send(&mut *line, &SlotMessage::Boxed { boxed })?;
+    match objection {
+        Some(objection) => refuse(line, "sandbox_weak", objection),
+        None => Ok(true),
+    }
+}
+
 /// The socket, and the newest progress. Two locks, so that work never waits for
 /// a worker that reads slowly.
 struct Teller {
-    socket: Mutex<UnixStream>,
+    line: Mutex<File>,
     latest: Mutex<Progress>,
 }
 
@@ -142,11 +231,9 @@ impl Teller {
     }
 
     fn tell(&self, message: &SlotMessage) -> Result<(), WireError> {
-        let mut frame = Vec::new();
-        wire::encode(message, &mut frame)?;
         // One writer at a time: a message must not be cut by another.
-        let mut socket = self.socket.lock().unwrap_or_else(|e| e.into_inner());
-        Ok(io::Write::write_all(&mut *socket, &frame)?)
+        let mut line = self.line.lock().unwrap_or_else(|e| e.into_inner());
+        wire::send(&mut *line, message)
     }
 
     fn progress(&self) -> Result<(), WireError> {

@@ -1,7 +1,7 @@
 //! What worker and slot say to each other: length-prefixed JSON over a stream
 //! socket pair, descriptors beside it.
 //!
-//! The order is fixed. Slot: [`Hello`]. Worker: [`SlotJob`], then the descriptors
+//! The order is fixed. Slot: [`Hello`]. Worker: [`Order`], and with work the descriptors
 //! of its inputs and stages in batches, each carried by one byte. Slot:
 //! [`SlotMessage::Boxed`], [`SlotMessage::Progress`] at least once a second,
 //! [`SlotMessage::Result`] once; then it exits. The worker says nothing more:
@@ -25,7 +25,7 @@ use trix_model::{AttemptId, Failure, Key, Progress, SharePath};
 use trix_plan::task::{Output, TaskResult, TaskSpec};
 
 /// Version of everything in this module. Worker and slot must agree on it.
-pub const WIRE_VERSION: u32 = 1;
+pub const WIRE_VERSION: u32 = 2;
 
 /// Largest message in bytes. The largest honest one is an intake's result with
 /// its planning index, some megabytes for a day of video.
@@ -60,6 +60,28 @@ pub enum InputName {
     Artifact(Key),
 }
 
+/// The worker's one message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case")]
+pub enum Order {
+    /// Close the box, tell what it enforces, and end.
+    Trial {
+        /// As for a job.
+        limits: Limits,
+        /// As for a job.
+        worker_pid: u32,
+    },
+    /// Run an attempt.
+    Work {
+        /// Which.
+        job: Box<SlotJob>,
+        /// What the box must enforce.
+        policy: Policy,
+        /// Name every refused system call in the log; without it only deadly ones are.
+        name_refused: bool,
+    },
+}
+
 /// One attempt, as the slot gets it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotJob {
@@ -90,6 +112,8 @@ pub struct Limits {
     /// Bytes of data segments and private mappings (`RLIMIT_DATA`); counts 8 MiB
     /// for each thread's stack.
     pub data: u64,
+    /// Bytes of memory in all, where the worker has a memory group to hold it to.
+    pub memory: u64,
     /// Largest file in bytes that it may write (`RLIMIT_FSIZE`).
     pub file_size: u64,
     /// User and group to become when the worker is root. `None`: keep the user
@@ -130,9 +154,15 @@ pub struct Boxed {
     pub uid: u32,
     /// Measures that are in force.
     pub enforced: Vec<Measure>,
+    /// Measures that are in force with something lacking.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub partly: Vec<Missing>,
     /// Measures that this machine refused, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,
+    /// Interface of Landlock that the kernel has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub landlock: Option<u32>,
 }
 
 /// One measure of the box.
@@ -159,6 +189,38 @@ pub enum Measure {
     NoNewPrivileges,
     /// Not readable by others of the same user, no core.
     NotDumpable,
+    /// Names of character sets can be converted as outside of the box.
+    CharacterSets,
+    /// No file by name but beneath the stages (Landlock).
+    OnlyStageFiles,
+    /// No system call but those that the work needs (seccomp).
+    FewSystemCalls,
+    /// A memory group with a limit of its own (cgroup); the worker's measure.
+    MemoryGroup,
+    /// A limit on threads (cgroup); the worker's measure.
+    ThreadGroup,
+}
+
+impl std::fmt::Display for Measure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Measure::EmptyNetwork => "empty network namespace",
+            Measure::OomFirst => "first to go when memory runs out",
+            Measure::OwnUser => "a user of its own",
+            Measure::NoCapabilities => "no capabilities",
+            Measure::OwnGroup => "process group of its own",
+            Measure::DiesWithWorker => "dies with its worker",
+            Measure::OnlyJobDescriptors => "only the job's descriptors",
+            Measure::Limits => "resource limits",
+            Measure::NoNewPrivileges => "no new privileges",
+            Measure::NotDumpable => "not dumpable",
+            Measure::CharacterSets => "character sets of DVB",
+            Measure::OnlyStageFiles => "only files of its stages (Landlock)",
+            Measure::FewSystemCalls => "few system calls (seccomp)",
+            Measure::MemoryGroup => "memory group (cgroup)",
+            Measure::ThreadGroup => "limit on threads (cgroup)",
+        })
+    }
 }
 
 /// A measure that could not be taken.
@@ -168,6 +230,53 @@ pub struct Missing {
     pub measure: Measure,
     /// Why, in words.
     pub reason: String,
+    /// What the kernel answered, if it was the kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errno: Option<i32>,
+}
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.measure, self.reason)
+    }
+}
+
+/// What a worker demands of the box before it lets media into it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// What the kernel lacks is told, and the rest has to do.
+    #[default]
+    BestEffort,
+    /// Without one of the [`Policy::DEMANDED`] measures nothing runs.
+    Strict,
+}
+
+impl Policy {
+    /// What keeps broken code from reaching the network, files, and the kernel's rarer
+    /// parts. Not among them: a user of its own, which a worker that is not root cannot
+    /// give, nor can a share without owners; and memory groups, behind which limits stand.
+    /// A measure that is in force in part counts: what older interfaces of Landlock lack,
+    /// the system-call filter refuses.
+    pub const DEMANDED: [Measure; 4] = [
+        Measure::EmptyNetwork,
+        Measure::NoCapabilities,
+        Measure::OnlyStageFiles,
+        Measure::FewSystemCalls,
+    ];
+
+    /// What this policy demands and the box lacks, in words; `None`: work may begin.
+    pub fn objection(self, boxed: &Boxed) -> Option<String> {
+        let demanded = |m: &&Missing| Policy::DEMANDED.contains(&m.measure);
+        let lacking: Vec<String> =
+            boxed.missing.iter().filter(demanded).map(|m| m.to_string()).collect();
+        (self == Policy::Strict && !lacking.is_empty()).then(|| {
+            format!(
+                "the sandbox is strict, and this machine does not offer: {}",
+                lacking.join("; ")
+            )
+        })
+    }
 }
 
 /// Name of an output's file in the cache stage: the key in hexadecimal.
@@ -225,10 +334,10 @@ pub fn encode(message: &impl Serialize, out: &mut Vec<u8>) -> Result<(), WireErr
 }
 
 /// Writes one message.
-pub fn send(mut socket: &UnixStream, message: &impl Serialize) -> Result<(), WireError> {
+pub fn send(mut line: impl Write, message: &impl Serialize) -> Result<(), WireError> {
     let mut frame = Vec::new();
     encode(message, &mut frame)?;
-    Ok(socket.write_all(&frame)?)
+    Ok(line.write_all(&frame)?)
 }
 
 /// Reads exactly one message and not one byte more, because a descriptor that

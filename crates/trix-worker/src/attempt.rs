@@ -139,6 +139,9 @@ fn run(context: &Context, claim: &Claim, me: &Credentials, stop: &Stop) -> (Outc
         TaskSpec::Publish(task) => {
             (plain(publish::publish(context, claim, task, me, stop, &told)), Usage::default())
         }
+        TaskSpec::Retract(task) => {
+            (plain(publish::retract(context, claim, task, me, stop)), Usage::default())
+        }
         _ => in_slot(context, claim, stop),
     }
 }
@@ -383,6 +386,8 @@ fn slot(
         [cache_stage.dir()].into_iter().chain(tee.map(|(_, stage)| stage.dir())).collect();
     let tee_location =
         tee.map(|(share, stage)| trix_model::SharePath::new(share.clone(), stage.path().clone()));
+    // Backstops against a run-away, well above what the plan expects.
+    let memory = claim.cost.ram.saturating_mul(2).saturating_add(1 << 30);
     let job = SlotJob {
         attempt: claim.attempt,
         task: claim.name.clone(),
@@ -391,9 +396,10 @@ fn slot(
         inputs: Vec::new(),
         tee: tee_location.clone(),
         limits: Limits {
-            // Backstops against a run-away: x265 hangs where an allocation fails, so
-            // they stand well above what the plan expects.
-            data: claim.cost.ram.saturating_mul(2).saturating_add(1 << 30),
+            // x265 hangs where an allocation fails: where a memory group ends it first,
+            // this one is out of its way.
+            data: if context.launcher.holds_memory() { memory.saturating_mul(2) } else { memory },
+            memory,
             file_size: (claim.cost.scratch.saturating_mul(4))
                 .max(claim.spec.source().map_or(0, |s| s.size))
                 .saturating_add(4 << 30),

@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use trix_db::{Credentials, DbError, ProtocolTimes, RegisterRequest, Resources, WorkerStore};
 use trix_model::{AttemptId, ShareName};
-use trix_slot::{LaunchError, Launcher};
+use trix_slot::{Groups, Hello, LaunchError, Launcher, Measure, Policy};
 use trix_storage::{ClusterTag, StageName};
 use uuid::Uuid;
 
@@ -88,6 +88,9 @@ pub enum WorkerError {
     /// Slots cannot be started.
     #[error("asking the slot program who it is")]
     Slot(#[from] LaunchError),
+    /// The slots' box is weaker than the configuration allows.
+    #[error("no attempt runs here: {0} (worker.sandbox = \"best-effort\" does without)")]
+    Sandbox(String),
     /// A thread could not be started.
     #[error("starting the worker's threads")]
     Thread(#[source] std::io::Error),
@@ -118,8 +121,8 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
     let cluster = earlier.as_ref().map(|i| ClusterTag::from(i.registered.cluster));
     let cluster = cluster.unwrap_or_default();
     raise_file_limit();
-    let launcher = config.launcher.clone();
-    let hello = blocking(move || launcher.hello()).await?;
+    let (launcher, slot_user) = (config.launcher.clone(), config.slot_user);
+    let (launcher, hello) = blocking(move || try_box(launcher, slot_user)).await?;
     let (events, inbox) = unbounded_channel();
     let shares = Shares::start(
         config.shares.clone(),
@@ -155,7 +158,7 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
     );
     let context = Arc::new(Context {
         shares,
-        launcher: config.launcher.clone(),
+        launcher,
         engine: hello.engine,
         times: config.times,
         slot_user: config.slot_user,
@@ -186,6 +189,31 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
         ended = shell.run(inbox, stop) => ended,
         never = follow => match never {},
     }
+}
+
+/// Has a slot close its box around nothing: says once what this machine lacks, and
+/// refuses to go on where the configuration demands it.
+fn try_box(launcher: Launcher, user: Option<(u32, u32)>) -> Result<(Launcher, Hello), WorkerError> {
+    let launcher = launcher.with_groups(Arc::new(Groups::find()));
+    let (hello, boxed) = launcher.trial(user)?;
+    if let Some(objection) = launcher.policy().objection(&boxed) {
+        return Err(WorkerError::Sandbox(objection));
+    }
+    let told = |measures: &[Measure]| {
+        measures.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
+    tracing::info!(
+        uid = boxed.uid, landlock = ?boxed.landlock, policy = ?launcher.policy(),
+        enforced = told(&boxed.enforced), "slots are boxed"
+    );
+    for lacking in boxed.partly.iter().chain(&boxed.missing) {
+        if Policy::DEMANDED.contains(&lacking.measure) {
+            tracing::warn!(errno = ?lacking.errno, "slots are boxed more weakly: {lacking}");
+        } else {
+            tracing::info!(errno = ?lacking.errno, "slots do without: {lacking}");
+        }
+    }
+    Ok((launcher, hello))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

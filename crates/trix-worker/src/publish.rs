@@ -1,4 +1,4 @@
-//! Tasks that parse no media: copy and publish, over the share's handle.
+//! Tasks that parse no media: copy, publish and retract, over the share's handle.
 //!
 //! They run in the worker because the fence stands in their middle: the database
 //! decides who owns a version before anything becomes visible.
@@ -14,7 +14,9 @@ use trix_db::{
 use trix_model::digest::SourceHashes;
 use trix_model::state::PublicationState;
 use trix_model::{AttemptId, Failure, MediaDescription, Progress, RelPath, SharePath};
-use trix_plan::task::{CopySource, Publish, PublishFile, PublishFrom, SourceRef, StagedFile};
+use trix_plan::task::{
+    CopySource, Publish, PublishFile, PublishFrom, Retract, SourceRef, StagedFile,
+};
 use trix_slot::TEE_NAME;
 use trix_storage::publish::MANIFEST;
 use trix_storage::{
@@ -81,16 +83,7 @@ pub fn publish(
     told: &(dyn Fn(Progress) + Sync),
 ) -> Result<Value, End> {
     let (share, method) = context.shares.write(&task.share)?;
-    let mut fence = DatabaseFence {
-        store: context.store.clone(),
-        runtime: &context.runtime,
-        me,
-        attempt: claim.attempt,
-        stop,
-        pause: context.times.reconnect_min,
-        owned: false,
-        finished: None,
-    };
+    let mut fence = DatabaseFence::new(context, me, claim.attempt, stop);
     let publisher = Publisher::new(&share, method, context.stage_name(claim.attempt));
     if let Some(row) = &claim.roll_forward {
         if row.state == PublicationState::Published {
@@ -119,6 +112,23 @@ pub fn publish(
     let receipt = settle(context, done, &share, claim, &mut fence)?;
     drop_staged(claim, task, &share);
     Ok(receipt)
+}
+
+/// Takes a published version out of sight, and tells the database. The files go first:
+/// until the database knows, a repetition finds them gone and only tells it.
+pub fn retract(
+    context: &Context,
+    claim: &Claim,
+    task: &Retract,
+    me: &Credentials,
+    stop: &Stop,
+) -> Result<Value, End> {
+    let (share, _) = context.shares.write(&task.share)?;
+    stop.check()?;
+    let folder = trix_storage::publish::retract(&share, &task.target, task.version)?;
+    let fence = DatabaseFence::new(context, me, claim.attempt, stop);
+    fence.ask(|store| store.retracted(me.clone(), claim.attempt))?;
+    Ok(serde_json::json!({ "retired": SharePath::new(task.share.clone(), folder) }))
 }
 
 /// Removes the stages of other tasks whose file is published now: it was moved, or the
@@ -390,7 +400,25 @@ struct DatabaseFence<'a> {
     finished: Option<Row>,
 }
 
-impl DatabaseFence<'_> {
+impl<'a> DatabaseFence<'a> {
+    fn new(
+        context: &'a Context,
+        me: &'a Credentials,
+        attempt: AttemptId,
+        stop: &'a Stop,
+    ) -> DatabaseFence<'a> {
+        DatabaseFence {
+            store: context.store.clone(),
+            runtime: &context.runtime,
+            me,
+            attempt,
+            stop,
+            pause: context.times.reconnect_min,
+            owned: false,
+            finished: None,
+        }
+    }
+
     /// Asks until the database answers: a publication that waits is better than one
     /// that is staged again. A stop ends it.
     fn ask<T>(

@@ -17,11 +17,11 @@ const REFUSED: &[(&str, &str)] = &[
     ("dv_hdr10plus_metadata.json", "not_media"),
     ("imf_Application5_ASSETMAP.xml", "nested_reference"),
     ("imf_Application5_CPL_cfad00b4-77b5-4d06-bd9d-48bc21c8fc0e.xml", "nested_reference"),
-    ("imf_Application5_PKL_f45a2034-317d-40fa-b07f-b9c5f3f15cfa.xml", "not_media"),
+    ("imf_Application5_PKL_f45a2034-317d-40fa-b07f-b9c5f3f15cfa.xml", "nested_reference"),
     ("imf_Application5_VOLINDEX.xml", "not_media"),
     ("imf_HT_ASSETMAP.xml", "nested_reference"),
     ("imf_HT_CPL_67be5fc8-87f1-4172-8d52-819ca14c7a20.xml", "nested_reference"),
-    ("imf_HT_PKL_52f61ec0-1517-49b7-a8e2-941c0200c69a.xml", "not_media"),
+    ("imf_HT_PKL_52f61ec0-1517-49b7-a8e2-941c0200c69a.xml", "nested_reference"),
     // A single still image is no film.
     ("jc_3k-MACG_S02_Ep040_ING_5893876_00000.dpx", "not_media"),
     // Both end before the first whole picture; ffprobe counts no frame either.

@@ -78,7 +78,8 @@ impl Model {
             "version": r.version, "pid": r.pid });
         self.emit("worker.registered", None, None, body);
         let me = Credentials { worker: WorkerId(id), token: token(id) };
-        Ok(Registered { me, incarnation: self.incarnation, ping_seq, cluster: self.incarnation })
+        // The model is never restored: the cluster is as old as its incarnation.
+        Ok(Registered { me, incarnation: self.incarnation, cluster: self.incarnation, ping_seq })
     }
 
     /// The worker's row if it is alive and the secret is its own.

@@ -129,6 +129,9 @@ impl World {
         match turn {
             Turn::Sequence => self.send(Caller::Sequencer(d), Call::Sequence),
             Turn::Seat => {
+                // Each try has a session of its own; one that it knows nothing of any more,
+                // because an answer was doubled or late, was closed before.
+                self.free_seat_later(d);
                 let outage = Duration::from_millis(now - self.dispatchers[d].answered);
                 self.send(Caller::Seat(d), Call::Takeover(format!("dispatcher {d}"), outage));
             }
@@ -167,6 +170,11 @@ impl World {
             Step::CacheHits => Call::CacheHits(epoch),
             Step::BlockReasons => Call::BlockReasons(epoch),
             Step::Repair => Call::Repair(epoch),
+            // The order in which ready tasks are taken, and by whom, is free in the model:
+            // what only shapes it has nothing to do here.
+            Step::Tend | Step::Reserve | Step::JudgeNodes | Step::Age => {
+                return self.turn(d, 0, Turn::Pass);
+            }
             Step::Plan(job) => {
                 lead.planning = Some(job.job);
                 match wish_of(&job.title) {

@@ -330,11 +330,11 @@ impl World {
                 world.heal();
             }
             if world.healed {
-                if world.counts.steps % 16 == 0 && world.is_quiet() {
+                if world.counts.steps.is_multiple_of(16) && world.is_quiet() {
                     world.look_at_the_end();
                     break;
                 }
-                if world.counts.steps % 512 == 0 {
+                if world.counts.steps.is_multiple_of(512) {
                     world.resume_all();
                 }
                 if world.counts.steps > world.steps + PATIENCE_STEPS {

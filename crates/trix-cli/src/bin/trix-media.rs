@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use trix_cli::media::args::{Cli, Command};
-use trix_cli::media::{encode, plan, probe, show, slot, verify};
+use trix_cli::media::{encode, plan, probe, sandbox, show, slot, verify};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Command::Probe(arguments) => person(|| probe::run(&arguments)),
         Command::Plan(arguments) => person(|| plan::run(&arguments)),
         Command::Verify(arguments) => person(|| verify::run(&arguments)),
+        Command::Sandbox => sandbox::run(),
         Command::EngineId => {
             println!("{}", trix_engine::engine_id());
             Ok(())

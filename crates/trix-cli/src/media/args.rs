@@ -27,6 +27,8 @@ pub enum Command {
     /// Run one attempt for a worker (not for people).
     #[command(hide = true)]
     Slot,
+    /// Show what this machine puts around each attempt of a worker.
+    Sandbox,
     /// Print the engine id: what decides the bytes that this build makes.
     EngineId,
 }

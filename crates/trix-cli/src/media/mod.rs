@@ -5,6 +5,7 @@ pub mod encode;
 pub mod plan;
 pub mod probe;
 pub mod progress;
+pub mod sandbox;
 pub mod show;
 pub mod slot;
 pub mod verify;

@@ -290,7 +290,7 @@ async fn worker(config: &Config, db: &Db, stop: CancellationToken) -> anyhow::Re
         cache: config.cache.share.clone(),
         max_object: config.cache.max_gib << 30,
         capacity: capacity(config)?,
-        launcher: Launcher::new(media),
+        launcher: Launcher::new(media).with_policy(config.worker.sandbox),
         slot_user: slot_user(),
         store: Arc::new(db.clone()),
         times: times(config),

@@ -7,6 +7,7 @@ mod refusals;
 mod resume;
 #[cfg(feature = "service")]
 mod service;
+mod slots;
 mod sources;
 mod support;
 mod variants;

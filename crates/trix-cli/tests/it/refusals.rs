@@ -6,10 +6,9 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::inotify;
 use trix_testkit::clips;
 
-use crate::support::{FAST, Place, Ran, Running, frames, media, written};
+use crate::support::{FAST, Place, Ran, Running, Watch, frames, media, written};
 
 /// 4 s of picture and sound.
 fn title(place: &Place, name: &str) -> PathBuf {
@@ -317,24 +316,6 @@ fn a_changed_source_is_encoded_anew() {
     fs::rename(&other, &source).unwrap();
     let output = place.encode(&source, "b.mp4", FAST);
     assert_eq!(frames(&output, "yuv420p").len(), 75);
-}
-
-/// Tells whether somebody opened a file.
-struct Watch {
-    events: rustix::fd::OwnedFd,
-}
-
-impl Watch {
-    fn on(path: &Path) -> Watch {
-        let events = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
-        inotify::add_watch(&events, path, inotify::WatchFlags::OPEN).unwrap();
-        Watch { events }
-    }
-
-    fn was_opened(&self) -> bool {
-        let mut buffer = [std::mem::MaybeUninit::uninit(); 1024];
-        inotify::Reader::new(&self.events, &mut buffer).next().is_ok()
-    }
 }
 
 #[test]

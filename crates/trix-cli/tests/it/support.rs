@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use rustix::fs::inotify;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -350,4 +351,22 @@ pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     }
     found.sort();
     found
+}
+
+/// Tells whether somebody opened a file.
+pub struct Watch {
+    events: rustix::fd::OwnedFd,
+}
+
+impl Watch {
+    pub fn on(path: &Path) -> Watch {
+        let events = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+        inotify::add_watch(&events, path, inotify::WatchFlags::OPEN).unwrap();
+        Watch { events }
+    }
+
+    pub fn was_opened(&self) -> bool {
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 1024];
+        inotify::Reader::new(&self.events, &mut buffer).next().is_ok()
+    }
 }

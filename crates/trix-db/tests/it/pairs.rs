@@ -67,6 +67,8 @@ async fn the_sql_state_machines_equal_the_pure_tables() {
         PublicationState::after,
     )
     .await;
+    let by = "select move_node(ID, 'EVENT')";
+    compare(&mut c, "node", by, 1, NodeState::ALL, NodeEvent::ALL, NodeState::after).await;
 }
 
 #[tokio::test]

@@ -342,7 +342,8 @@ fn a_title_cannot_leave_its_folder() {
         ("...", "untitled"),
         ("  ", "untitled"),
         (".hidden", "hidden"),
-        ("Имя 🎬 'и' \"кавычки\"", "Имя 🎬 'и' \"кавычки\""),
+        // Shares of Windows take no such quotes.
+        ("Имя 🎬 'и' \"кавычки\"", "Имя 🎬 'и' _кавычки_"),
     ] {
         let mut source = film(320, 180, 48, &[]);
         source.title = title.into();

@@ -22,6 +22,13 @@ fn children() -> Vec<String> {
     all
 }
 
+/// Bytes of resident memory.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
 fn alive(pid: u32) -> bool {
     // A zombie that nobody has reaped yet is dead all the same.
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
@@ -93,17 +100,23 @@ fn a_slot_that_gets_no_job_is_reaped_when_dropped() {
 }
 
 #[test]
-fn two_hundred_slots_leave_no_zombie_and_no_descriptor() {
+fn two_hundred_slots_leave_no_zombie_no_descriptor_and_no_memory() {
     let bench = Bench::new();
-    assert!(matches!(bench.run("leak-1").outcome, Outcome::Done(_)));
-    let before = open_files();
+    // The first runs fill what a process fills once: the spawning thread, the allocator.
+    for _ in 0..10 {
+        assert!(matches!(bench.run("leak-1").outcome, Outcome::Done(_)));
+        std::fs::remove_file(bench.stage.path().join("02".repeat(32))).unwrap();
+    }
+    let (before, memory) = (open_files(), resident());
     for n in 0..200 {
-        let name = bench.stage.path().join("02".repeat(32));
-        std::fs::remove_file(name).unwrap();
         let ended = bench.run(if n % 5 == 0 { "leak-1/say-5000" } else { "leak-1" });
         assert!(matches!(ended.outcome, Outcome::Done(_)), "run {n}: {:?}", ended.outcome);
+        std::fs::remove_file(bench.stage.path().join("02".repeat(32))).unwrap();
     }
     assert_eq!(open_files(), before);
+    // A leak of one log (200 lines) or one message an attempt would be ten times this.
+    let grown = resident().saturating_sub(memory);
+    assert!(grown < 4 << 20, "the worker grew by {grown} bytes in 200 attempts");
     assert_eq!(children(), Vec::<String>::new());
 }
 

@@ -1,12 +1,14 @@
 //! What a program in the box can see and do.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use trix_model::Key;
-use trix_slot::{Boxed, InputName, Measure, Outcome};
+use trix_slot::{Boxed, InputName, Launcher, Measure, Outcome, Report};
 
-use crate::support::Bench;
+use crate::support::{Bench, toy};
 
 fn look(bench: &Bench) -> (Value, Boxed) {
     let ended = bench.run("look");
@@ -14,6 +16,28 @@ fn look(bench: &Bench) -> (Value, Boxed) {
         Outcome::Done(result) => (result.detail.unwrap(), ended.boxed.unwrap()),
         other => panic!("{other:?}; log {:?}", ended.log),
     }
+}
+
+/// What procfs says of a slot that works: a folder of it, and the slot's own report.
+fn look_from_outside<T>(bench: &Bench, read: impl Fn(&Path) -> T) -> (T, Boxed) {
+    let slot = Launcher::new(toy()).start().unwrap();
+    let folder = PathBuf::from(format!("/proc/{}", slot.pid()));
+    let mut seen = None;
+    let job = bench.job("look/wait");
+    let ended = slot.run(job, bench.io(), "toy", bench.stall, &mut |report| {
+        if matches!(report, Report::Progress(_)) && seen.is_none() {
+            seen = Some(read(&folder));
+            std::fs::write(bench.stage.path().join("go"), "").unwrap();
+        }
+    });
+    assert!(matches!(ended.outcome, Outcome::Done(_)), "{:?} {:?}", ended.outcome, ended.log);
+    (seen.unwrap(), ended.boxed.unwrap())
+}
+
+fn status(folder: &Path) -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string(folder.join("status")).unwrap();
+    let fields = text.lines().filter_map(|line| line.split_once(':'));
+    fields.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect()
 }
 
 #[test]
@@ -60,13 +84,14 @@ fn limits_are_in_place_and_hard() {
 #[test]
 fn a_slot_has_no_capability_and_gains_none() {
     let bench = Bench::new();
-    let (seen, boxed) = look(&bench);
-    let status = &seen["status"];
+    let (status, boxed) = look_from_outside(&bench, status);
     for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
         assert_eq!(status[set], "0000000000000000", "{set}");
     }
     assert_eq!(status["NoNewPrivs"], "1");
     assert_eq!(status["SigBlk"], "0000000000000000");
+    assert_eq!(status["Seccomp"], "2", "a filter");
+    assert_eq!(status["Seccomp_filters"], "3");
     if let Some((uid, _)) = bench.limits.user {
         assert_eq!(status["Uid"], format!("{uid}\t{uid}\t{uid}\t{uid}"));
         assert_eq!(status["Groups"], "");
@@ -81,6 +106,7 @@ fn a_slot_has_no_capability_and_gains_none() {
         Measure::Limits,
         Measure::NoNewPrivileges,
         Measure::NotDumpable,
+        Measure::FewSystemCalls,
     ] {
         assert!(boxed.enforced.contains(&measure), "{measure:?} is not in {boxed:?}");
     }
@@ -94,21 +120,32 @@ fn a_root_worker_whose_share_keeps_owners_gets_a_slot_without_capabilities() {
         return;
     }
     std::os::unix::fs::chown(bench.stage.path(), Some(0), Some(0)).unwrap();
-    let (seen, boxed) = look(&bench);
+    let (status, boxed) = look_from_outside(&bench, status);
     assert_eq!(boxed.uid, 0);
     assert!(boxed.missing.iter().any(|m| m.measure == Measure::OwnUser), "{boxed:?}");
-    assert_eq!(seen["status"]["CapEff"], "0000000000000000");
+    assert_eq!(status["CapEff"], "0000000000000000");
 }
 
 #[test]
-fn the_network_is_empty() {
-    let (seen, boxed) = look(&Bench::new());
+fn the_network_is_empty_and_sockets_are_refused() {
+    let bench = Bench::new();
+    let (interfaces, boxed) = look_from_outside(&bench, |folder| {
+        let text = std::fs::read_to_string(folder.join("net/dev")).ok()?;
+        let names =
+            text.lines().skip(2).filter_map(|l| Some(l.split_once(':')?.0.trim().to_owned()));
+        Some(names.collect::<Vec<_>>())
+    });
+    let (seen, _) = look(&Bench::new());
+    assert_eq!(seen["connect"], serde_json::json!(libc::EPERM));
+    assert_eq!(seen["udp"], serde_json::json!(libc::EPERM));
     if let Some(missing) = boxed.missing.iter().find(|m| m.measure == Measure::EmptyNetwork) {
-        println!("SKIP the_network_is_empty: {}", missing.reason);
+        println!("SKIP the_network_is_empty_and_sockets_are_refused: {}", missing.reason);
         return;
     }
-    // Only a loopback that is down: nothing can be reached, not even this machine.
-    assert_eq!(seen["interfaces"], serde_json::json!(["lo"]));
-    assert_eq!(seen["connect"], serde_json::json!(libc::ENETUNREACH));
-    assert_eq!(seen["udp"], serde_json::json!(libc::ENETUNREACH));
+    match interfaces {
+        // Only a loopback that is down: nothing could be reached, not even this machine.
+        Some(names) => assert_eq!(names, ["lo"]),
+        // Only root may look into a process that may not be dumped.
+        None => assert!(bench.limits.user.is_none()),
+    }
 }

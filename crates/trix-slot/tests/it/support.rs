@@ -42,9 +42,14 @@ impl Bench {
         if root {
             std::os::unix::fs::chown(stage.path(), Some(65534), Some(65534)).unwrap();
         }
-        let limits =
-            Limits { data: 512 << 20, file_size: 64 << 20, user: root.then_some((65534, 65534)) };
-        let mut source = tempfile::tempfile_in(stage.path()).unwrap();
+        let limits = Limits {
+            data: 512 << 20,
+            memory: 1 << 30,
+            file_size: 64 << 20,
+            user: root.then_some((65534, 65534)),
+        };
+        // Beside the stage, not in it: what lies in the stage may be written.
+        let mut source = tempfile::tempfile_in("/var/tmp").unwrap();
         std::io::Write::write_all(&mut source, b"the source").unwrap();
         let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&source));
         let source = std::fs::File::open(path).unwrap();

@@ -65,6 +65,10 @@ impl WorkerStore for CutAtTheEnd {
     ) -> StoreFuture<'_, ()> {
         self.0.publication_conflict(me, attempt, message)
     }
+
+    fn retracted(&self, me: Credentials, attempt: AttemptId) -> StoreFuture<'_, ()> {
+        self.0.retracted(me, attempt)
+    }
 }
 
 async fn config(site: &mut Site, node: &str, store: Arc<dyn WorkerStore>) -> WorkerConfig {
