@@ -50,7 +50,7 @@ pub fn sources_hash(root: &Path) -> Result<String> {
 /// Writes a part into a folder; its name says row and seed.
 pub fn keep(folder: &Path, part: &Part) -> Result<PathBuf> {
     std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-    let name = format!("{}-{:.8}-{}.json", part.report.row, part.sources, part.report.seed);
+    let name = format!("run-{}-{:.8}-{}.json", part.report.row, part.sources, part.report.seed);
     let path = folder.join(name.to_lowercase());
     let mut text = serde_json::to_string_pretty(part)?;
     text.push('\n');
@@ -58,10 +58,13 @@ pub fn keep(folder: &Path, part: &Part) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// All parts of a folder.
+/// All parts of a folder. Parts of other harnesses lie in it, too, under other names.
 pub fn all(folder: &Path) -> Result<Vec<Part>> {
     let mut parts = Vec::new();
-    for file in super::audit::files(folder).into_iter().filter(|f| f.ends_with(".json")) {
+    for file in super::audit::files(folder)
+        .into_iter()
+        .filter(|f| f.starts_with("run-") && f.ends_with(".json"))
+    {
         let text = std::fs::read_to_string(folder.join(&file))?;
         parts
             .push(serde_json::from_str(&text).with_context(|| format!("reading the part {file}"))?);
@@ -116,6 +119,7 @@ mod tests {
             let part = Part { sources: sources.into(), scale: 0.1, report };
             keep(folder.path(), &part).unwrap();
         }
+        std::fs::write(folder.path().join("input-b1-2.json"), "{}").unwrap();
         let (sums, stale) = add_up(&all(folder.path()).unwrap(), "aaaaaaaaaa");
         assert_eq!(stale, 1);
         let faults = BTreeMap::from([("kill".to_owned(), 6)]);
