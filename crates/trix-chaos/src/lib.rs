@@ -7,6 +7,7 @@
 //! | `breaks` | safeguards that are taken out, to see that the checker notices |
 //! | `campaign` | many seeds on all cores; the smallest run that shows a violation |
 //! | `replay` | traces of the world against the real PostgreSQL, state by state |
+//! | `harness` | a real installation in a folder of its own, faults from outside, rows of trials |
 //! | `input` | hostile files, references, parameters and names for the real slot |
 //! | `check` | the invariants: rules over the tables, folders and journals |
 //!
@@ -17,6 +18,7 @@
 pub mod breaks;
 pub mod campaign;
 pub mod check;
+pub mod harness;
 pub mod input;
 pub mod model;
 pub mod replay;

@@ -1,4 +1,4 @@
-//! The program: `trix-chaos sim`, `bites`, `replay`, `input`, `check`.
+//! The program: `trix-chaos sim`, `bites`, `replay`, `input`, `check`, `run`.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use trix_chaos::breaks::Break;
 use trix_chaos::campaign::{self, Campaign};
 use trix_chaos::check::{Journals, Looked, Mounted, Report, check};
+use trix_chaos::harness;
 use trix_chaos::input;
 use trix_chaos::replay::{self, Replayed};
 use trix_chaos::world::{Counts, Run};
@@ -82,6 +83,11 @@ enum Command {
         #[arg(long)]
         journals: Option<std::path::PathBuf>,
     },
+    /// Runs rows of fault trials over real processes in a folder of their own.
+    Run(harness::RunOptions),
+    /// Runs one attempt for a worker, synthetically (not for people).
+    #[command(hide = true)]
+    Slot,
 }
 
 fn mounted(s: &str) -> Result<Mounted, String> {
@@ -124,6 +130,8 @@ fn main() -> anyhow::Result<ExitCode> {
             print_report(&report);
             report.violations.is_empty()
         }
+        Command::Run(options) => harness::run(&options)?,
+        Command::Slot => return Ok(harness::slot::run()),
     };
     println!("{:.1} s", begun.elapsed().as_secs_f64());
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -202,7 +202,7 @@ impl Cache {
         self.announce(key, digest)?;
         let done = self.commit_announced(&staged, key, digest, size, recorded);
         self.dir.unlink(&self.announcement(key, digest)?)?;
-        let done = done?;
+        let done = done.map_err(swept)?;
         self.dir.unlink(&staged)?;
         Ok(done)
     }
@@ -402,6 +402,21 @@ impl Cache {
         // Records are advice, so replacing an older one is fine.
         self.dir.rename(&scratch, &self.dir, &record)?;
         self.dir.sync_dir(&record.parent())
+    }
+}
+
+/// A file of ours that vanishes while it is being committed was swept away with the rest of
+/// the cache. That says nothing about the source: the work is to be done again.
+fn swept(e: StorageError) -> StorageError {
+    match e {
+        StorageError::NotFound { object } => {
+            let gone = std::io::Error::new(
+                std::io::ErrorKind::NotFound,
+                "it was removed while it was being committed",
+            );
+            StorageError::io("committing to the cache", object, gone)
+        }
+        other => other,
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use trix_db::DbError;
 use trix_db::jobs::{AttemptRow, FindingRow, JobFilter, JobRow, Submit, TaskRow};
-use trix_model::{Digest, Failure, JobId, SharePath, state};
+use trix_model::{Digest, Failure, JobId, SharePath, WorkerId, state};
 use trix_plan::task::{IntakeResult, Sidecar, SourceRef};
 use trix_plan::{Delivery, Profile};
 use utoipa::{IntoParams, ToSchema};
@@ -782,14 +782,22 @@ async fn profile(app: &App, name: &str) -> Result<(i64, Profile), Problem> {
     Ok((row.id, profile))
 }
 
-/// The engine that the plan is pinned to.
+/// The engine that the plan is pinned to: the one with the most cores behind it, of equal
+/// ones the newest. One node with an engine of its own, which may leave as it came, must not
+/// draw all new jobs to itself: without it nobody could run them.
 async fn engine(app: &App) -> Result<String, Problem> {
     if let Some(engine) = &app.engine {
         return Ok(engine.clone());
     }
     let workers = app.db.workers(false).await?;
-    let active = workers.into_iter().filter(|w| w.state == state::WorkerState::Active);
-    active.max_by_key(|w| w.id).map(|w| w.engine).ok_or_else(|| {
+    let mut behind: BTreeMap<String, (u64, WorkerId)> = BTreeMap::new();
+    for worker in workers.into_iter().filter(|w| w.state == state::WorkerState::Active) {
+        let (cores, newest) = behind.entry(worker.engine).or_insert((0, worker.id));
+        *cores += u64::from(worker.capacity.mcpu);
+        *newest = worker.id.max(*newest);
+    }
+    let most = behind.into_iter().max_by_key(|(_, weight)| *weight);
+    most.map(|(engine, _)| engine).ok_or_else(|| {
         Problem::unavailable("no_worker", "no worker is there whose engine the plan could take", 10)
     })
 }

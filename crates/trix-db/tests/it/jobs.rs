@@ -56,6 +56,21 @@ async fn of_many_equal_submits_at_once_one_makes_the_job() {
     assert_eq!(w.db.tasks(all[0].job).await.unwrap().len(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_submits_of_a_cluster_may_come_at_once() {
+    // Each of them finds that there is no partition for attempts yet.
+    let w = std::sync::Arc::new(World::new().await);
+    let calls: Vec<_> = (0..8)
+        .map(|n| {
+            let w = w.clone();
+            tokio::spawn(async move { w.try_submit(&format!("k{n}"), 1, plan0("film")).await })
+        })
+        .collect();
+    for call in calls {
+        assert!(call.await.unwrap().unwrap().created);
+    }
+}
+
 #[tokio::test]
 async fn a_plan_that_is_no_graph_is_refused_and_leaves_no_job() {
     let w = World::new().await;

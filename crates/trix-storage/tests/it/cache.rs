@@ -267,3 +267,54 @@ fn a_full_cache_is_a_resource_failure_and_leaves_no_object() {
     assert_eq!(failure.class, trix_model::ErrorClass::Resource);
     assert!(cache.list().unwrap().is_empty());
 }
+
+/// Empties the cache's folders before the n-th call.
+#[derive(Debug)]
+struct SweptAt {
+    objects: PathBuf,
+    calls: std::sync::atomic::AtomicUsize,
+    at: usize,
+}
+
+impl trix_storage::ops::Ops for SweptAt {
+    fn run(
+        &self,
+        _op: &'static str,
+        _object: &str,
+        call: &mut dyn FnMut() -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
+        if self.calls.fetch_add(1, Ordering::SeqCst) == self.at {
+            for folder in std::fs::read_dir(&self.objects).into_iter().flatten().flatten() {
+                for file in std::fs::read_dir(folder.path()).unwrap().flatten() {
+                    std::fs::remove_file(file.path()).unwrap();
+                }
+            }
+        }
+        call()
+    }
+}
+
+#[test]
+fn a_cache_that_is_swept_at_any_call_of_a_commit_is_no_fault_of_the_source() {
+    let mut failed = 0;
+    for at in 0.. {
+        let t = temp();
+        let root = t.path().join("cache");
+        open(t.path());
+        let objects = root.join("objects");
+        let swept = Arc::new(SweptAt { objects, calls: Default::default(), at });
+        let dir = trix_storage::Dir::open(&root, "cache:").unwrap().with_ops(swept.clone());
+        let cache = Cache::in_dir(dir, MAX).unwrap();
+        let done = commit(&cache, "1-1", &key(1), b"bytes", None);
+        if swept.calls.load(Ordering::SeqCst) <= at {
+            assert!(done.is_ok() && failed > 0, "{done:?}, {failed} commits failed before");
+            return;
+        }
+        if let Err(e) = done {
+            failed += 1;
+            let failure = Failure::from(e);
+            assert_eq!(failure.class, trix_model::ErrorClass::Transient, "call {at}: {failure:?}");
+            assert_eq!(failure.origin, trix_model::ErrorOrigin::Share, "call {at}: {failure:?}");
+        }
+    }
+}
