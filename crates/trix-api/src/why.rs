@@ -126,7 +126,10 @@ fn running_said(f: &TaskExplanation) -> Said {
     if !f.leader {
         return said(
             "no_dispatcher",
-            format!("runs on node {}, and no dispatcher leads that would notice its loss", now.node),
+            format!(
+                "runs on node {}, and no dispatcher leads that would notice its loss",
+                now.node
+            ),
             START_DISPATCHER,
         );
     }
@@ -251,7 +254,11 @@ fn held(h: &HoldFact) -> Said {
     let by = format!("paused by {}{}", h.by, reason(&h.reason));
     match h.scope.as_str() {
         "kind" => {
-            let look = if h.by == "leader" { "Find out why it fails everywhere, then" } else { "Resume it" };
+            let look = if h.by == "leader" {
+                "Find out why it fails everywhere, then"
+            } else {
+                "Resume it"
+            };
             said(
                 "paused_kind",
                 format!("waits, because tasks of kind {} are {by}", h.name),
@@ -301,7 +308,9 @@ fn delayed(f: &TaskExplanation) -> Option<Said> {
     } else {
         said(
             "no_dispatcher",
-            format!("waits before its next try, and its time stands still while no dispatcher leads{failure}"),
+            format!(
+                "waits before its next try, and its time stands still while no dispatcher leads{failure}"
+            ),
             START_DISPATCHER,
         )
     })
@@ -423,7 +432,10 @@ fn claimable(f: &TaskExplanation) -> Option<Said> {
     } else {
         said(
             "no_dispatcher",
-            format!("could be claimed on node {}, but no dispatcher leads that would notice if that worker is gone", open.node),
+            format!(
+                "could be claimed on node {}, but no dispatcher leads that would notice if that worker is gone",
+                open.node
+            ),
             START_DISPATCHER,
         )
     })
@@ -431,7 +443,8 @@ fn claimable(f: &TaskExplanation) -> Option<Said> {
 
 /// Every worker lacks something, and most often it is only room.
 fn no_room(f: &TaskExplanation) -> Said {
-    let hurry = format!("Wait, start another worker, or raise its priority: trix priority {} 9.", f.job);
+    let hurry =
+        format!("Wait, start another worker, or raise its priority: trix priority {} 9.", f.job);
     if let Some(worker) = f.reserved_on {
         return said(
             "reserving",
@@ -441,7 +454,11 @@ fn no_room(f: &TaskExplanation) -> Said {
     }
     let only = |what: &str| f.workers.iter().all(|w| lacks(w).all(|m| m == what));
     if only("reserved") {
-        return said("reserved", "waits, because every worker is reserved for a bigger task", hurry);
+        return said(
+            "reserved",
+            "waits, because every worker is reserved for a bigger task",
+            hurry,
+        );
     }
     let room = |w: &WorkerFact| lacks(w).all(|m| m == "busy" || m == "reserved");
     if f.workers.iter().all(room) {
@@ -465,7 +482,10 @@ fn no_room(f: &TaskExplanation) -> Said {
     said(
         "mixed",
         format!("waits, because no living worker can take it: {}", each.join(", ")),
-        format!("Mend one of these, or start another worker; of each node: trix explain node {}.", f.workers[0].node),
+        format!(
+            "Mend one of these, or start another worker; of each node: trix explain node {}.",
+            f.workers[0].node
+        ),
     )
 }
 
@@ -504,7 +524,9 @@ fn job_said(f: &JobExplanation, first: Option<&TaskExplanation>) -> Said {
     let count = |s: TaskState| f.tasks.get(&s).copied().unwrap_or(0);
     match f.state {
         JobState::Succeeded => said("succeeded", "succeeded", NOTHING),
-        JobState::Cancelled => said("cancelled", "was cancelled", "Submit it again if it is wanted."),
+        JobState::Cancelled => {
+            said("cancelled", "was cancelled", "Submit it again if it is wanted.")
+        }
         JobState::Cancelling => match count(TaskState::Running) {
             0 if !f.leader => said(
                 "no_dispatcher",
@@ -543,7 +565,12 @@ fn job_under_way(f: &JobExplanation, first: Option<&TaskExplanation>) -> Said {
     let running = count(TaskState::Running);
     if running > 0 {
         let retrying = f.retrying.first().map(|r| {
-            format!("; task {} ({}) is tried again, because it failed: {}", r.task, r.name, words(&r.failure))
+            format!(
+                "; task {} ({}) is tried again, because it failed: {}",
+                r.task,
+                r.name,
+                words(&r.failure)
+            )
         });
         let total: u32 = f.tasks.values().sum();
         let predicate = format!(
@@ -560,7 +587,8 @@ fn job_under_way(f: &JobExplanation, first: Option<&TaskExplanation>) -> Said {
     }
     if let Some(t) = first {
         let inner = task_said(t);
-        let predicate = format!("waits for task {} ({}), which {}", t.task, t.name, inner.predicate);
+        let predicate =
+            format!("waits for task {} ({}), which {}", t.task, t.name, inner.predicate);
         return Said { predicate, ..inner };
     }
     if count(TaskState::Quarantined) + count(TaskState::Failed) > 0 {
@@ -592,7 +620,9 @@ fn job_failed(f: &JobExplanation) -> Said {
         if *state == TaskState::Quarantined {
             return said(
                 "quarantined",
-                format!("failed, because task {task} ({name}) is quarantined: its process died{at}{cause}"),
+                format!(
+                    "failed, because task {task} ({name}) is quarantined: its process died{at}{cause}"
+                ),
                 mend_quarantine(*task, f.job),
             );
         }
@@ -612,27 +642,45 @@ fn node_said(f: &NodeExplanation) -> Said {
     let name = &f.node;
     let why = reason(f.cordon_reason.as_deref().unwrap_or_default());
     if f.state == NodeState::Drained {
-        let alive = f.worker.as_ref().is_some_and(|w| w.state == WorkerState::Draining || w.state == WorkerState::Active);
+        let alive = f
+            .worker
+            .as_ref()
+            .is_some_and(|w| w.state == WorkerState::Draining || w.state == WorkerState::Active);
         return if alive {
-            said("draining", format!("is drained and ends what runs{why}"), format!("Take it back: trix undrain {name}."))
+            said(
+                "draining",
+                format!("is drained and ends what runs{why}"),
+                format!("Take it back: trix undrain {name}."),
+            )
         } else {
             let mend = format!("Open it (trix undrain {name}) and start its worker: trix worker.");
             said("drained", format!("is drained and its worker left{why}"), mend)
         };
     }
     let Some(w) = &f.worker else {
-        return said("no_worker", "was enrolled and has had no worker yet", "Start its worker: trix worker.");
+        return said(
+            "no_worker",
+            "was enrolled and has had no worker yet",
+            "Start its worker: trix worker.",
+        );
     };
     match w.state {
         WorkerState::Lost => {
             return said(
                 "lost",
-                format!("has no worker, because worker {} was silent for too long and was marked lost", w.id),
+                format!(
+                    "has no worker, because worker {} was silent for too long and was marked lost",
+                    w.id
+                ),
                 "Look at the machine and its network, then start its worker: trix worker.",
             );
         }
         WorkerState::Gone => {
-            return said("gone", format!("has no worker, because worker {} ended", w.id), "Start its worker: trix worker.");
+            return said(
+                "gone",
+                format!("has no worker, because worker {} ended", w.id),
+                "Start its worker: trix worker.",
+            );
         }
         _ => {}
     }
@@ -644,23 +692,40 @@ fn node_said(f: &NodeExplanation) -> Said {
                     "gets no work, because the dispatcher cordoned it{why}; {} of its last {} attempts failed in a way that speaks against it",
                     f.record.suspect, f.record.ended
                 ),
-                format!("Two self-tests that pass in a row open it, of which {} did; or, once it is mended: trix uncordon {name}.", f.self_tests),
+                format!(
+                    "Two self-tests that pass in a row open it, of which {} did; or, once it is mended: trix uncordon {name}.",
+                    f.self_tests
+                ),
             )
         } else {
-            said("cordoned", format!("gets no work, because an operator cordoned it{why}"), format!("Open it: trix uncordon {name}."))
+            said(
+                "cordoned",
+                format!("gets no work, because an operator cordoned it{why}"),
+                format!("Open it: trix uncordon {name}."),
+            )
         };
     }
     if w.state == WorkerState::Draining {
         return said(
             "draining",
-            format!("gets no work, because its worker {} is draining; {}", w.id, attempts_run(w.running)),
-            format!("Take it back: trix undrain {name}; or start its worker again when it has left."),
+            format!(
+                "gets no work, because its worker {} is draining; {}",
+                w.id,
+                attempts_run(w.running)
+            ),
+            format!(
+                "Take it back: trix undrain {name}; or start its worker again when it has left."
+            ),
         );
     }
     if w.suspect {
         return said(
             "silent",
-            format!("gets no work, because its worker {} is silent since {}", w.id, seconds(w.age_ms)),
+            format!(
+                "gets no work, because its worker {} is silent since {}",
+                w.id,
+                seconds(w.age_ms)
+            ),
             "Look at the machine and at its way to the database.",
         );
     }
@@ -668,17 +733,26 @@ fn node_said(f: &NodeExplanation) -> Said {
     let narrow = f.holds.iter().find(|h| h.scope == "node");
     if let Some(h) = narrow.or(f.holds.first()) {
         let said = held(h);
-        return if h.scope == "node" { said } else {
+        return if h.scope == "node" {
+            said
+        } else {
             Said { predicate: said.predicate.replacen("waits", "gets no work", 1), ..said }
         };
     }
     if !f.leader {
-        return said("no_dispatcher", format!("works, but no dispatcher leads; {}", attempts_run(w.running)), START_DISPATCHER);
+        return said(
+            "no_dispatcher",
+            format!("works, but no dispatcher leads; {}", attempts_run(w.running)),
+            START_DISPATCHER,
+        );
     }
     if let Some(task) = w.reserved_task {
         return said(
             "reserved",
-            format!("is kept free for task {task}, which needs much room; {}", attempts_run(w.running)),
+            format!(
+                "is kept free for task {task}, which needs much room; {}",
+                attempts_run(w.running)
+            ),
             NOTHING,
         );
     }
@@ -687,15 +761,25 @@ fn node_said(f: &NodeExplanation) -> Said {
         let (noun, is) = if shares.len() == 1 { ("share", "is") } else { ("shares", "are") };
         return said(
             "share",
-            format!("gets only some of the work, because {noun} {} {is} not in order there", listed(&shares)),
-            format!("Bring {noun} {} back there; its worker notices that by itself.", listed(&shares)),
+            format!(
+                "gets only some of the work, because {noun} {} {is} not in order there",
+                listed(&shares)
+            ),
+            format!(
+                "Bring {noun} {} back there; its worker notices that by itself.",
+                listed(&shares)
+            ),
         );
     }
     match w.running {
         0 => said("idle", "is idle: it is open and nothing that is ready fits it", NOTHING),
         n => said(
             "running",
-            format!("works: {}, with {} free", attempts_run(n), cores(u64::try_from(w.free.mcpu).unwrap_or(0))),
+            format!(
+                "works: {}, with {} free",
+                attempts_run(n),
+                cores(u64::try_from(w.free.mcpu).unwrap_or(0))
+            ),
             NOTHING,
         ),
     }

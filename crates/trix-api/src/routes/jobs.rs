@@ -597,7 +597,7 @@ pub async fn get(
 #[utoipa::path(
     get,
     path = "/jobs/{id}/plan",
-    operation_id = "explain_job",
+    operation_id = "get_plan",
     tag = "jobs",
     params(("id" = i64, Path, description = "Number of the job")),
     responses(

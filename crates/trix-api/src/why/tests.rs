@@ -218,7 +218,8 @@ fn each_class_of_failure_says_what_would_mend_it() {
 fn a_running_task_says_where_and_what_is_wrong_there() {
     let running = |f: &mut TaskExplanation| {
         f.state = TaskState::Running;
-        f.attempts = vec![attempt(1, AttemptState::Lost, "a"), attempt(2, AttemptState::Running, "b")];
+        f.attempts =
+            vec![attempt(1, AttemptState::Lost, "a"), attempt(2, AttemptState::Running, "b")];
         f.workers = vec![worker("b", &["busy"])];
     };
     says(running, "running", "runs on node b as try 2.", NOTHING);
@@ -572,7 +573,11 @@ fn a_task_that_could_be_claimed_says_where() {
 #[test]
 fn workers_that_lack_different_things_are_each_named() {
     waits(
-        vec![worker("a", &["share:in"]), closed("b", &["cordoned"], "a new disk"), worker("c", &["busy"])],
+        vec![
+            worker("a", &["share:in"]),
+            closed("b", &["cordoned"], "a new disk"),
+            worker("c", &["busy"]),
+        ],
         "mixed",
         "no living worker can take it: a lacks share in, b is cordoned (a new disk), c is busy.",
         "Mend one of these, or start another worker; of each node: trix explain node a.",
@@ -651,8 +656,7 @@ fn a_job_under_way_says_how_far_and_what_is_tried_again() {
     job_says(
         tasks,
         |f| {
-            f.retrying =
-                vec![Retrying { task: TaskId(8), name: "mux".into(), failure: away() }];
+            f.retrying = vec![Retrying { task: TaskId(8), name: "mux".into(), failure: away() }];
         },
         "running",
         "runs: 1 task runs, 4 of 10 are done; task 8 (mux) is tried again, because it failed: \
@@ -709,13 +713,7 @@ fn a_job_that_was_stopped_or_ended_says_by_what() {
         "is being cancelled, and 2 tasks run.",
         "Nothing has to be done: workers end what runs of it.",
     );
-    job_says(
-        &[],
-        state(JobState::Paused),
-        "paused",
-        "is paused.",
-        "Resume it: trix resume 12.",
-    );
+    job_says(&[], state(JobState::Paused), "paused", "is paused.", "Resume it: trix resume 12.");
     job_says(
         running,
         state(JobState::Paused),
@@ -904,12 +902,7 @@ fn a_node_says_why_it_gets_no_work() {
 #[test]
 fn a_node_that_works_says_what_it_does() {
     node_says(|_| {}, "idle", "is idle: it is open and nothing that is ready fits it.", NOTHING);
-    worker_says(
-        |w| w.running = 3,
-        "running",
-        "works: 3 attempts run, with 1 core free.",
-        NOTHING,
-    );
+    worker_says(|w| w.running = 3, "running", "works: 3 attempts run, with 1 core free.", NOTHING);
     worker_says(
         |w| w.reserved_task = Some(TaskId(34)),
         "reserved",

@@ -184,7 +184,11 @@ pub async fn operate(config: &Config, command: Operate) -> anyhow::Result<()> {
             return explain(&client, &what, bundle, &output).await;
         }
         Operate::Pause { what, reason, output } => match what.hold() {
-            Err(job) => (client.change(Method::POST, &job_path(job, "pause"), &json!({})).await?, None, output),
+            Err(job) => (
+                client.change(Method::POST, &job_path(job, "pause"), &json!({})).await?,
+                None,
+                output,
+            ),
             Ok((path, name)) => {
                 let body = json!({ "reason": reason });
                 let answer = client.change(Method::PUT, &path, &body).await?;
@@ -192,7 +196,11 @@ pub async fn operate(config: &Config, command: Operate) -> anyhow::Result<()> {
             }
         },
         Operate::Resume { what, output } => match what.hold() {
-            Err(job) => (client.change(Method::POST, &job_path(job, "resume"), &json!({})).await?, None, output),
+            Err(job) => (
+                client.change(Method::POST, &job_path(job, "resume"), &json!({})).await?,
+                None,
+                output,
+            ),
             Ok((path, name)) => {
                 let answer = client.change(Method::DELETE, &path, &json!({})).await?;
                 let lifted = answer["lifted"] == true;
@@ -299,20 +307,24 @@ enum Subject {
 
 fn subject(words: &[String]) -> anyhow::Result<Subject> {
     let number = |word: &str| {
-        word.parse().with_context(|| format!("{word:?} is no number; say 12, job 12, task 34 or node NAME"))
+        word.parse()
+            .with_context(|| format!("{word:?} is no number; say 12, job 12, task 34 or node NAME"))
     };
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     Ok(match words.as_slice() {
         ["job", id] | [id] => Subject::Job(number(id)?),
         ["task", id] => Subject::Task(number(id)?),
         ["node", name] => Subject::Node((*name).to_owned()),
-        _ => bail!("{:?} cannot be explained; say 12, job 12, task 34 or node NAME", words.join(" ")),
+        _ => {
+            bail!("{:?} cannot be explained; say 12, job 12, task 34 or node NAME", words.join(" "))
+        }
     })
 }
 
 /// "job 12: paused", "node a: drained".
 fn commanded(answer: &Value) -> anyhow::Result<String> {
-    let state = answer["state"].as_str().with_context(|| format!("the answer has no state: {answer}"))?;
+    let state =
+        answer["state"].as_str().with_context(|| format!("the answer has no state: {answer}"))?;
     Ok(match (&answer["job"], answer["node"].as_str()) {
         (Value::Number(job), _) => format!("job {job}: {state}"),
         (_, Some(node)) => format!("node {node}: {state}"),
@@ -331,7 +343,12 @@ fn holds(answer: &Value) -> String {
                 Some("all") | None => "everything".to_owned(),
                 Some(scope) => format!("{scope} {}", text(h, "name")),
             };
-            format!("{what}  paused by {} at {}: {}", text(h, "by"), text(h, "at"), text(h, "reason"))
+            format!(
+                "{what}  paused by {} at {}: {}",
+                text(h, "by"),
+                text(h, "at"),
+                text(h, "reason")
+            )
         })
         .collect();
     if lines.is_empty() { "nothing is paused".to_owned() } else { lines.join("\n") }
@@ -370,7 +387,8 @@ mod tests {
             { "scope": "all", "name": null, "by": "ann", "at": "T1", "reason": "cooling" },
             { "scope": "kind", "name": "mux", "by": "leader", "at": "T2", "reason": "fails" },
         ]});
-        let lines = "everything  paused by ann at T1: cooling\nkind mux  paused by leader at T2: fails";
+        let lines =
+            "everything  paused by ann at T1: cooling\nkind mux  paused by leader at T2: fails";
         assert_eq!(holds(&two), lines);
     }
 }
