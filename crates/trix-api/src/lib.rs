@@ -28,6 +28,7 @@ mod share_watch;
 mod state;
 mod tail;
 mod ui;
+mod why;
 mod ws;
 
 pub use config::{ApiConfig, DEFAULT_PORT};

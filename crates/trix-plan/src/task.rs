@@ -583,6 +583,20 @@ impl Container {
 }
 
 impl TaskSpec {
+    /// Every kind in one word, as [`TaskSpec::kind`] gives it.
+    pub const KINDS: &'static [&'static str] = &[
+        "intake",
+        "encode_chunk",
+        "copy_video",
+        "encode_audio",
+        "mux",
+        "verify",
+        "stills",
+        "copy",
+        "publish",
+        "retract",
+    ];
+
     /// The kind in one word, as in the JSON.
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -655,5 +669,18 @@ impl TaskSpec {
             TaskSpec::Retract(t) => vec![&t.share],
             _ => Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TaskSpec;
+
+    #[test]
+    fn every_kind_of_the_json_is_listed() {
+        let unknown = serde_json::json!({ "kind": "none" });
+        let said = serde_json::from_value::<TaskSpec>(unknown).unwrap_err().to_string();
+        let all: Vec<String> = TaskSpec::KINDS.iter().map(|k| format!("`{k}`")).collect();
+        assert!(said.ends_with(&format!("expected one of {}", all.join(", "))), "{said}");
     }
 }

@@ -38,6 +38,65 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/holds": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All that is paused, but for single jobs. */
+        get: operations["list_holds"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/holds/all": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Hands out nothing any more; what runs goes on. Operators only. What is paused already
+         *     keeps its reason.
+         */
+        put: operations["hold_all"];
+        post?: never;
+        /** Lets everything go on. Operators only. Kinds and nodes that are paused stay so. */
+        delete: operations["lift_all"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/holds/{scope}/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Hands out no more tasks of a kind, or none to a node; what runs goes on. Operators only.
+         *     What is paused already keeps its reason.
+         */
+        put: operations["hold"];
+        post?: never;
+        /** Lets tasks of a kind, or a node, go on. Operators only. */
+        delete: operations["lift"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/jobs": {
         parameters: {
             query?: never;
@@ -90,6 +149,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/jobs/{id}/explain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Why a job waits or failed. */
+        get: operations["explain_job"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/jobs/{id}/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Hands out no more tasks of a running job; what runs goes on. Operators only. */
+        post: operations["pause_job"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/jobs/{id}/plan": {
         parameters: {
             query?: never;
@@ -98,9 +191,46 @@ export interface paths {
             cookie?: never;
         };
         /** The plan in words; 409 `not_inspected` before intake is done. */
-        get: operations["explain_job"];
+        get: operations["get_plan"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/jobs/{id}/priority": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Changes a job's priority: of what is queued at once, of what runs from its next task on.
+         *     Operators only.
+         */
+        put: operations["set_priority"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/jobs/{id}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Goes on with a paused job. Operators only. */
+        post: operations["resume_job"];
         delete?: never;
         options?: never;
         head?: never;
@@ -135,6 +265,108 @@ export interface paths {
         get: operations["list_nodes"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/nodes/{name}/cordon": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Hands no more work to a node; what runs there goes on. Operators only. */
+        post: operations["cordon_node"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/nodes/{name}/drain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Hands no more work to a node; its worker ends what runs and leaves. Operators only. */
+        post: operations["drain_node"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/nodes/{name}/explain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Why a node gets no work, or what it does. */
+        get: operations["explain_node"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/nodes/{name}/traits": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Says what a node has that not every node has. Operators only. */
+        put: operations["set_node_traits"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/nodes/{name}/uncordon": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Opens a cordoned node, also one that the dispatcher cordoned. Operators only. */
+        post: operations["uncordon_node"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/nodes/{name}/undrain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Opens a drained node; a worker that has not left stays. Operators only. */
+        post: operations["undrain_node"];
         delete?: never;
         options?: never;
         head?: never;
@@ -204,6 +436,26 @@ export interface paths {
         get: operations["get_file"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/publications/{id}/retract": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Takes a publication back: a job moves its files out of sight. Operators only. The same
+         *     publication gives the same job, unless that failed.
+         */
+        post: operations["retract_publication"];
         delete?: never;
         options?: never;
         head?: never;
@@ -314,6 +566,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/shares/{name}/slots": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Limits how many attempts may read a share, and write to it, at once. Operators only.
+         *     What runs above a lowered limit goes on.
+         */
+        put: operations["set_share_slots"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/system": {
         parameters: {
             query?: never;
@@ -323,6 +595,43 @@ export interface paths {
         };
         /** State of the whole. */
         get: operations["get_system"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tasks/{id}/bundle": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What is needed to look into a task that kills its process: what it was to do, its
+         *     source, its attempts with their logs. Operators only.
+         */
+        get: operations["task_bundle"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/tasks/{id}/explain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Why a task waits or failed. */
+        get: operations["explain_task"];
         put?: never;
         post?: never;
         delete?: never;
@@ -449,6 +758,8 @@ export interface components {
          * @enum {string}
          */
         AttemptState: "running" | "succeeded" | "failed" | "lost" | "cancelled";
+        /** @description All that is known of a task that kills its process. */
+        Bundle: Record<string, never>;
         /** @description Checksums of a source. */
         Checksums: {
             /** @description md5 in hexadecimal. */
@@ -479,6 +790,11 @@ export interface components {
             jobs: number[];
             /** @enum {string} */
             type: "watch";
+        };
+        /** @description Why a node is closed. */
+        Closing: {
+            /** @description For those who wonder later; may be left out. */
+            reason?: string;
         };
         /** @description What became of a command. */
         Commanded: {
@@ -596,6 +912,31 @@ export interface components {
             /** @description The events. */
             items: components["schemas"]["Event"][];
         };
+        /** @description Why a job, a task or a node is where it is. */
+        Explanation: {
+            /**
+             * @description One sentence that names the constraint or the root cause.
+             * @example Task 34 (intake) waits, because no worker is alive.
+             */
+            because: string;
+            /**
+             * @description The constraint or cause in one stable word.
+             * @example no_worker
+             */
+            code: string;
+            /** @description The facts that the sentences are made of. */
+            facts: Record<string, never>;
+            /**
+             * @description One sentence that says what would mend it.
+             * @example Start a worker on an enrolled node: trix worker.
+             */
+            mend: string;
+            /**
+             * @description Its state in one word.
+             * @example ready
+             */
+            state: string;
+        };
         /** @description Why something failed. */
         Failed: {
             /** @description Whether trying again can help. */
@@ -649,6 +990,32 @@ export interface components {
             /** @description Name of the task that made it. */
             task: string;
         };
+        /** @description Something that is paused: nothing of it is handed out, what runs goes on. */
+        Hold: {
+            /**
+             * Format: date-time
+             * @description Since when.
+             */
+            at: string;
+            /** @description Who: an account, or `leader` for the dispatcher. */
+            by: string;
+            /** @description Which kind or node; absent for everything. */
+            name?: string | null;
+            /** @description Why. */
+            reason: string;
+            /** @description What it stops. */
+            scope: components["schemas"]["HoldScope"];
+        };
+        /** @description All that is paused. */
+        HoldList: {
+            /** @description Oldest first. */
+            items: components["schemas"]["Hold"][];
+        };
+        /**
+         * @description What a hold stops.
+         * @enum {string}
+         */
+        HoldScope: "all" | "kind" | "node";
         /** @description A job in the list. */
         Job: {
             /**
@@ -776,6 +1143,11 @@ export interface components {
              * @description Milliseconds that the database was up under a leader.
              */
             up_ms: number;
+        };
+        /** @description What became of the wish to go on. */
+        Lifted: {
+            /** @description False when nothing was paused. */
+            lifted: boolean;
         };
         /** @description An unused link that has not run out. */
         LinkInfo: {
@@ -982,11 +1354,23 @@ export interface components {
             name: string;
             worker?: components["schemas"]["Worker"] | null;
         };
+        /** @description What became of a command to a node. */
+        NodeCommanded: {
+            /** @description Name of the node. */
+            node: string;
+            /** @description Its state now. */
+            state: components["schemas"]["NodeState"];
+        };
         /** @description All machines. */
         NodeList: {
             /** @description By name. */
             items: components["schemas"]["Node"][];
         };
+        /**
+         * @description Whether a node gets work.
+         * @enum {string}
+         */
+        NodeState: "ok" | "cordoned" | "drained";
         /** @description The plan in words. */
         PlanText: {
             /** @description Engine that the plan is pinned to. */
@@ -1004,6 +1388,14 @@ export interface components {
          * @enum {string}
          */
         PrincipalKind: "user" | "service";
+        /** @description How urgent a job is. */
+        Priority: {
+            /**
+             * Format: int32
+             * @description 0 (last) to 9 (first).
+             */
+            band: number;
+        };
         /** @description Why a request was not done (RFC 9457, `application/problem+json`). */
         Problem: {
             /** @description What would have been accepted. */
@@ -1156,6 +1548,11 @@ export interface components {
             /** @description Path on this server; absent while it is not published. */
             url?: string | null;
         };
+        /** @description Why somebody stops something. */
+        Reason: {
+            /** @description For those who wonder later. */
+            reason: string;
+        };
         /** @description An amount of a node's resources. */
         Resources: {
             /**
@@ -1173,6 +1570,16 @@ export interface components {
              * @description Bytes of scratch.
              */
             scratch: number;
+        };
+        /** @description A job that takes a publication back. */
+        Retraction: {
+            /** @description False when an earlier call made it. */
+            created: boolean;
+            /**
+             * Format: int64
+             * @description The job.
+             */
+            job: number;
         };
         /**
          * @description What somebody may do; each role includes the ones before it.
@@ -1276,6 +1683,19 @@ export interface components {
          * @enum {string}
          */
         ShareRole: "source" | "output" | "preview" | "cache";
+        /** @description How many attempts may use a share at once. */
+        ShareSlots: {
+            /**
+             * Format: int32
+             * @description Reading; no limit when null.
+             */
+            read?: number | null;
+            /**
+             * Format: int32
+             * @description Writing; no limit when null.
+             */
+            write?: number | null;
+        };
         /**
          * @description How a share does.
          * @enum {string}
@@ -1442,6 +1862,16 @@ export interface components {
             /** @description The tokens. */
             items: components["schemas"]["Token"][];
         };
+        /** @description What a node has that not every node has. */
+        Traits: {
+            /** @description Capabilities that tasks may ask for by name. */
+            caps: string[];
+            /**
+             * Format: int32
+             * @description Thousandths of graphics processors.
+             */
+            gpu: number;
+        };
         /** @description What an attempt used of its machine. */
         Usage: {
             /**
@@ -1595,6 +2025,169 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["EventPage"];
+                };
+            };
+            /** @description Not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_holds: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What is paused. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HoldList"];
+                };
+            };
+            /** @description Not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    hold_all: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Reason"];
+            };
+        };
+        responses: {
+            /** @description It is paused. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HoldList"];
+                };
+            };
+            /** @description Not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    lift_all: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is not paused. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Lifted"];
+                };
+            };
+            /** @description Not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    hold: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `kind` or `node` */
+                scope: string;
+                /** @description Kind of task, or name of a node */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Reason"];
+            };
+        };
+        responses: {
+            /** @description It is paused. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HoldList"];
+                };
+            };
+            /** @description Not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    lift: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `kind` or `node` */
+                scope: string;
+                /** @description Kind of task, or name of a node */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is not paused. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Lifted"];
                 };
             };
             /** @description Not done. */
@@ -1770,6 +2363,70 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description Why. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Explanation"];
+                };
+            };
+            /** @description Not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    pause_job: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Number of the job */
+                id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is paused. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Commanded"];
+                };
+            };
+            /** @description Not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_plan: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Number of the job */
+                id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
             /** @description The plan. */
             200: {
                 headers: {
@@ -1777,6 +2434,74 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["PlanText"];
+                };
+            };
+            /** @description Not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    set_priority: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Number of the job */
+                id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Priority"];
+            };
+        };
+        responses: {
+            /** @description It has that priority. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Priority"];
+                };
+            };
+            /** @description Not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    resume_job: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Number of the job */
+                id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It runs again. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Commanded"];
                 };
             };
             /** @description Not done. */
@@ -1838,6 +2563,210 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["NodeList"];
+                };
+            };
+            /** @description Not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    cordon_node: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the node */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Closing"];
+            };
+        };
+        responses: {
+            /** @description It is cordoned. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NodeCommanded"];
+                };
+            };
+            /** @description Not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    drain_node: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the node */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Closing"];
+            };
+        };
+        responses: {
+            /** @description It is drained. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NodeCommanded"];
+                };
+            };
+            /** @description Not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    explain_node: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the node */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Why. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Explanation"];
+                };
+            };
+            /** @description Not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    set_node_traits: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the node */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Traits"];
+            };
+        };
+        responses: {
+            /** @description It has these. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Traits"];
+                };
+            };
+            /** @description Not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    uncordon_node: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the node */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is open. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NodeCommanded"];
+                };
+            };
+            /** @description Not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    undrain_node: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the node */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is open. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NodeCommanded"];
                 };
             };
             /** @description Not done. */
@@ -2029,6 +2958,38 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    retract_publication: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Number of the publication */
+                id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A job does it. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Retraction"];
+                };
             };
             /** @description Not done. */
             default: {
@@ -2297,6 +3258,42 @@ export interface operations {
             };
         };
     };
+    set_share_slots: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the share */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ShareSlots"];
+            };
+        };
+        responses: {
+            /** @description It has these limits. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ShareSlots"];
+                };
+            };
+            /** @description Not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     get_system: {
         parameters: {
             query?: never;
@@ -2313,6 +3310,70 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["System"];
+                };
+            };
+            /** @description Not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    task_bundle: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Number of the task */
+                id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The bundle. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Bundle"];
+                };
+            };
+            /** @description Not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    explain_task: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Number of the task */
+                id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Why. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Explanation"];
                 };
             };
             /** @description Not done. */

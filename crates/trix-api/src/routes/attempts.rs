@@ -46,7 +46,7 @@ pub async fn log(
 }
 
 /// Text of codecs and file names may hold what turns a terminal's or page's text around.
-fn escape_controls(line: &str) -> String {
+pub(crate) fn escape_controls(line: &str) -> String {
     // Beside control characters, those that change the direction of text.
     let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     line.chars()

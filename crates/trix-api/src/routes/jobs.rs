@@ -428,6 +428,15 @@ pub struct Commanded {
     pub state: JobState,
 }
 
+/// How urgent a job is.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Priority {
+    /// 0 (last) to 9 (first).
+    #[schema(minimum = 0, maximum = 9)]
+    pub band: u8,
+}
+
 /// Jobs, newest first.
 #[utoipa::path(
     get,
@@ -503,18 +512,8 @@ pub async fn submit(
             .allowed("share:relative/path of a file"));
     }
     let title = title(&wish, &source)?;
-    let band = match wish.band.unwrap_or(5) {
-        band @ 0..=9 => band,
-        band => {
-            return Err(Problem::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "bad_band",
-                format!("priority {band} is refused"),
-            )
-            .about("band")
-            .allowed("0 to 9"));
-        }
-    };
+    let band = wish.band.unwrap_or(5);
+    check_band(band)?;
     // A repetition gets its answer even if the file or the profile is gone by now.
     let earlier = app.db.submitted(caller.id, &key, request_hash).await;
     if let Some(earlier) = earlier.map_err(|e| refusal(e, &key))? {
@@ -598,7 +597,7 @@ pub async fn get(
 #[utoipa::path(
     get,
     path = "/jobs/{id}/plan",
-    operation_id = "explain_job",
+    operation_id = "get_plan",
     tag = "jobs",
     params(("id" = i64, Path, description = "Number of the job")),
     responses(
@@ -684,6 +683,76 @@ pub async fn retry(
     Ok(Json(Commanded { job: id, state: state.into() }))
 }
 
+/// Hands out no more tasks of a running job; what runs goes on. Operators only.
+#[utoipa::path(
+    post,
+    path = "/jobs/{id}/pause",
+    operation_id = "pause_job",
+    tag = "jobs",
+    params(("id" = i64, Path, description = "Number of the job")),
+    responses(
+        (status = 200, description = "It is paused.", body = Commanded),
+        (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub async fn pause(
+    State(app): State<App>,
+    Operator(caller): Operator,
+    Path(id): Path<i64>,
+) -> Result<Json<Commanded>, Problem> {
+    let state = app.db.audited(caller.audit("job.pause")).pause(JobId(id)).await?;
+    tracing::info!(job = id, %state, "job pause asked for");
+    Ok(Json(Commanded { job: id, state: state.into() }))
+}
+
+/// Goes on with a paused job. Operators only.
+#[utoipa::path(
+    post,
+    path = "/jobs/{id}/resume",
+    operation_id = "resume_job",
+    tag = "jobs",
+    params(("id" = i64, Path, description = "Number of the job")),
+    responses(
+        (status = 200, description = "It runs again.", body = Commanded),
+        (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub async fn resume(
+    State(app): State<App>,
+    Operator(caller): Operator,
+    Path(id): Path<i64>,
+) -> Result<Json<Commanded>, Problem> {
+    let state = app.db.audited(caller.audit("job.resume")).resume(JobId(id)).await?;
+    tracing::info!(job = id, %state, "job resume asked for");
+    Ok(Json(Commanded { job: id, state: state.into() }))
+}
+
+/// Changes a job's priority: of what is queued at once, of what runs from its next task on.
+/// Operators only.
+#[utoipa::path(
+    put,
+    path = "/jobs/{id}/priority",
+    operation_id = "set_priority",
+    tag = "jobs",
+    params(("id" = i64, Path, description = "Number of the job")),
+    request_body = Priority,
+    responses(
+        (status = 200, description = "It has that priority.", body = Priority),
+        (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub async fn set_priority(
+    State(app): State<App>,
+    Operator(caller): Operator,
+    Path(id): Path<i64>,
+    Body(priority): Body<Priority>,
+) -> Result<Json<Priority>, Problem> {
+    check_band(priority.band)?;
+    app.db.audited(caller.audit("job.priority")).set_band(JobId(id), priority.band).await?;
+    tracing::info!(job = id, band = priority.band, "job priority changed");
+    Ok(Json(priority))
+}
+
 /// Name of the task that inspects the source.
 const INTAKE: &str = "intake";
 /// Longest title in characters.
@@ -731,6 +800,16 @@ fn idempotency_key(headers: &HeaderMap, caller: &Caller) -> Result<String, Probl
         _ => Err(Problem::bad_request("bad_idempotency_key", "the idempotency key is refused")
             .allowed(ALLOWED)),
     }
+}
+
+fn check_band(band: u8) -> Result<(), Problem> {
+    if band <= 9 {
+        return Ok(());
+    }
+    let title = format!("priority {band} is refused");
+    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_band", title)
+        .about("band")
+        .allowed("0 to 9"))
 }
 
 fn title(wish: &NewJob, source: &SharePath) -> Result<String, Problem> {

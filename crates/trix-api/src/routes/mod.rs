@@ -2,6 +2,8 @@
 
 pub mod attempts;
 pub mod events;
+pub mod explain;
+pub mod holds;
 pub mod jobs;
 pub mod nodes;
 pub mod profiles;
@@ -36,6 +38,7 @@ use crate::state::App;
         (name = "profiles", description = "What is made of a source"),
         (name = "jobs", description = "Titles under way"),
         (name = "nodes", description = "Machines and their workers"),
+        (name = "operate", description = "Pausing, and why something waits or failed"),
         (name = "system", description = "The service itself"),
         (name = "events", description = "What happened, in order"),
     ),
@@ -80,6 +83,7 @@ pub fn api() -> OpenApiRouter<App> {
         .routes(routes!(tokens::revoke))
         .routes(routes!(shares::list))
         .routes(routes!(shares::entries))
+        .routes(routes!(shares::set_slots))
         .routes(routes!(profiles::list))
         .routes(routes!(profiles::get, profiles::put))
         .routes(routes!(profiles::validate))
@@ -88,11 +92,27 @@ pub fn api() -> OpenApiRouter<App> {
         .routes(routes!(jobs::plan))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::retry))
+        .routes(routes!(jobs::pause))
+        .routes(routes!(jobs::resume))
+        .routes(routes!(jobs::set_priority))
+        .routes(routes!(explain::job))
+        .routes(routes!(explain::task))
+        .routes(routes!(explain::bundle))
         .routes(routes!(attempts::log))
         .routes(routes!(nodes::list))
+        .routes(routes!(nodes::cordon))
+        .routes(routes!(nodes::uncordon))
+        .routes(routes!(nodes::drain))
+        .routes(routes!(nodes::undrain))
+        .routes(routes!(nodes::set_traits))
+        .routes(routes!(explain::node))
+        .routes(routes!(holds::list))
+        .routes(routes!(holds::hold_all, holds::lift_all))
+        .routes(routes!(holds::hold_one, holds::lift_one))
         .routes(routes!(system::system))
         .routes(routes!(events::page))
-        .routes(routes!(publications::file));
+        .routes(routes!(publications::file))
+        .routes(routes!(publications::retract));
     OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", v1)
 }
 

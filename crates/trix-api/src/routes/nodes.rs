@@ -2,13 +2,16 @@
 
 use axum::Json;
 use axum::extract::State;
-use serde::Serialize;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use trix_db::jobs::{NodeRow, WorkerRow};
 use utoipa::ToSchema;
 
-use crate::auth::Caller;
+use crate::auth::{Caller, Operator};
+use crate::extract::{Body, Path};
 use crate::problem::Problem;
+use crate::routes::holds::checked_reason;
 use crate::state::App;
 
 /// An amount of a node's resources.
@@ -87,6 +90,47 @@ pub struct NodeList {
     pub items: Vec<Node>,
 }
 
+/// Whether a node gets work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// Gets work.
+    Ok,
+    /// Gets no more work; what runs there goes on.
+    Cordoned,
+    /// Gets no more work, and its worker leaves when it is idle.
+    Drained,
+}
+
+/// What became of a command to a node.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct NodeCommanded {
+    /// Name of the node.
+    pub node: String,
+    /// Its state now.
+    pub state: NodeState,
+}
+
+/// Why a node is closed.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Closing {
+    /// For those who wonder later; may be left out.
+    #[serde(default)]
+    #[schema(max_length = 500)]
+    pub reason: String,
+}
+
+/// What a node has that not every node has.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Traits {
+    /// Capabilities that tasks may ask for by name.
+    pub caps: Vec<String>,
+    /// Thousandths of graphics processors.
+    pub gpu: u32,
+}
+
 /// All machines with their workers.
 #[utoipa::path(
     get,
@@ -102,6 +146,141 @@ pub async fn list(State(app): State<App>, _: Caller) -> Result<Json<NodeList>, P
     let mut items: Vec<Node> = app.db.nodes().await?.into_iter().map(Node::from).collect();
     items.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Json(NodeList { items }))
+}
+
+/// Hands no more work to a node; what runs there goes on. Operators only.
+#[utoipa::path(
+    post,
+    path = "/nodes/{name}/cordon",
+    operation_id = "cordon_node",
+    tag = "nodes",
+    params(("name" = String, Path, description = "Name of the node")),
+    request_body = Closing,
+    responses(
+        (status = 200, description = "It is cordoned.", body = NodeCommanded),
+        (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub async fn cordon(
+    State(app): State<App>,
+    Operator(caller): Operator,
+    Path(name): Path<String>,
+    Body(closing): Body<Closing>,
+) -> Result<Json<NodeCommanded>, Problem> {
+    let reason = checked_reason(&closing.reason)?;
+    let state = app.db.audited(caller.audit("node.cordon")).cordon(&name, reason).await?;
+    Ok(commanded(name, state))
+}
+
+/// Hands no more work to a node; its worker ends what runs and leaves. Operators only.
+#[utoipa::path(
+    post,
+    path = "/nodes/{name}/drain",
+    operation_id = "drain_node",
+    tag = "nodes",
+    params(("name" = String, Path, description = "Name of the node")),
+    request_body = Closing,
+    responses(
+        (status = 200, description = "It is drained.", body = NodeCommanded),
+        (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub async fn drain(
+    State(app): State<App>,
+    Operator(caller): Operator,
+    Path(name): Path<String>,
+    Body(closing): Body<Closing>,
+) -> Result<Json<NodeCommanded>, Problem> {
+    let reason = checked_reason(&closing.reason)?;
+    let state = app.db.audited(caller.audit("node.drain")).drain_node(&name, reason).await?;
+    Ok(commanded(name, state))
+}
+
+/// Opens a cordoned node, also one that the dispatcher cordoned. Operators only.
+#[utoipa::path(
+    post,
+    path = "/nodes/{name}/uncordon",
+    operation_id = "uncordon_node",
+    tag = "nodes",
+    params(("name" = String, Path, description = "Name of the node")),
+    responses(
+        (status = 200, description = "It is open.", body = NodeCommanded),
+        (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub async fn uncordon(
+    State(app): State<App>,
+    Operator(caller): Operator,
+    Path(name): Path<String>,
+) -> Result<Json<NodeCommanded>, Problem> {
+    let state = app.db.audited(caller.audit("node.uncordon")).uncordon(&name).await?;
+    Ok(commanded(name, state))
+}
+
+/// Opens a drained node; a worker that has not left stays. Operators only.
+#[utoipa::path(
+    post,
+    path = "/nodes/{name}/undrain",
+    operation_id = "undrain_node",
+    tag = "nodes",
+    params(("name" = String, Path, description = "Name of the node")),
+    responses(
+        (status = 200, description = "It is open.", body = NodeCommanded),
+        (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub async fn undrain(
+    State(app): State<App>,
+    Operator(caller): Operator,
+    Path(name): Path<String>,
+) -> Result<Json<NodeCommanded>, Problem> {
+    let state = app.db.audited(caller.audit("node.undrain")).undrain_node(&name).await?;
+    Ok(commanded(name, state))
+}
+
+/// Says what a node has that not every node has. Operators only.
+#[utoipa::path(
+    put,
+    path = "/nodes/{name}/traits",
+    operation_id = "set_node_traits",
+    tag = "nodes",
+    params(("name" = String, Path, description = "Name of the node")),
+    request_body = Traits,
+    responses(
+        (status = 200, description = "It has these.", body = Traits),
+        (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub async fn set_traits(
+    State(app): State<App>,
+    Operator(caller): Operator,
+    Path(name): Path<String>,
+    Body(traits): Body<Traits>,
+) -> Result<Json<Traits>, Problem> {
+    let plain = |c: &String| {
+        (1..=64).contains(&c.len()) && c.bytes().all(|b| b.is_ascii_graphic() && b != b',')
+    };
+    if let Some(bad) = traits.caps.iter().find(|c| !plain(c)) {
+        let title = format!("the capability {bad:?} is refused");
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_capability", title)
+            .about(bad)
+            .allowed("1 to 64 printable ASCII characters without blank and comma"));
+    }
+    let caps: Vec<&str> = traits.caps.iter().map(String::as_str).collect();
+    let db = app.db.audited(caller.audit("node.traits"));
+    db.set_node_traits(&name, &caps, traits.gpu).await?;
+    Ok(Json(traits))
+}
+
+fn commanded(node: String, state: trix_model::state::NodeState) -> Json<NodeCommanded> {
+    use trix_model::state::NodeState as S;
+    tracing::info!(node, %state, "an operator changed a node");
+    let state = match state {
+        S::Ok => NodeState::Ok,
+        S::Cordoned => NodeState::Cordoned,
+        S::Drained => NodeState::Drained,
+    };
+    Json(NodeCommanded { node, state })
 }
 
 impl From<NodeRow> for Node {

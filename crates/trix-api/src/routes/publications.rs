@@ -1,5 +1,6 @@
 //! Published files.
 
+use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -14,7 +15,7 @@ use trix_storage::dir::SourceFile;
 use trix_storage::share::ShareRole;
 use utoipa::ToSchema;
 
-use crate::auth::Caller;
+use crate::auth::{Caller, Operator};
 use crate::extract::Path;
 use crate::problem::Problem;
 use crate::range::{self, Wanted};
@@ -75,6 +76,39 @@ pub struct Publication {
     pub published_at: Option<OffsetDateTime>,
     /// The files.
     pub files: Vec<PublishedFile>,
+}
+
+/// A job that takes a publication back.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct Retraction {
+    /// The job.
+    pub job: i64,
+    /// False when an earlier call made it.
+    pub created: bool,
+}
+
+/// Takes a publication back: a job moves its files out of sight. Operators only. The same
+/// publication gives the same job, unless that failed.
+#[utoipa::path(
+    post,
+    path = "/publications/{id}/retract",
+    operation_id = "retract_publication",
+    tag = "jobs",
+    params(("id" = i64, Path, description = "Number of the publication")),
+    responses(
+        (status = 200, description = "A job does it.", body = Retraction),
+        (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub async fn retract(
+    State(app): State<App>,
+    Operator(caller): Operator,
+    Path(id): Path<i64>,
+) -> Result<Json<Retraction>, Problem> {
+    let db = app.db.audited(caller.audit("publication.retract"));
+    let made = db.retract(id, caller.id).await?;
+    tracing::info!(publication = id, job = %made.job, "retract asked for");
+    Ok(Json(Retraction { job: made.job.0, created: made.created }))
 }
 
 /// The bytes of a published file, with ranges.

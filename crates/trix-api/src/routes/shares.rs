@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::auth::{Caller, Operator};
 use crate::cursor;
-use crate::extract::{Path, Query};
+use crate::extract::{Body, Path, Query};
 use crate::problem::Problem;
 use crate::state::App;
 
@@ -140,6 +140,18 @@ pub struct EntryPage {
     pub next: Option<String>,
 }
 
+/// How many attempts may use a share at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShareSlots {
+    /// Reading; no limit when null.
+    #[schema(minimum = 1)]
+    pub read: Option<u32>,
+    /// Writing; no limit when null.
+    #[schema(minimum = 1)]
+    pub write: Option<u32>,
+}
+
 /// Shares with their state.
 #[utoipa::path(
     get,
@@ -170,6 +182,41 @@ pub async fn list(State(app): State<App>, _: Caller) -> Json<ShareList> {
         .collect();
     items.sort_by(|a, b| (a.role, &a.name).cmp(&(b.role, &b.name)));
     Json(ShareList { items })
+}
+
+/// Limits how many attempts may read a share, and write to it, at once. Operators only.
+/// What runs above a lowered limit goes on.
+#[utoipa::path(
+    put,
+    path = "/shares/{name}/slots",
+    operation_id = "set_share_slots",
+    tag = "shares",
+    params(("name" = String, Path, description = "Name of the share")),
+    request_body = ShareSlots,
+    responses(
+        (status = 200, description = "It has these limits.", body = ShareSlots),
+        (status = "default", description = "Not done.", body = Problem, content_type = "application/problem+json")
+    )
+)]
+pub async fn set_slots(
+    State(app): State<App>,
+    Operator(caller): Operator,
+    Path(name): Path<String>,
+    Body(slots): Body<ShareSlots>,
+) -> Result<Json<ShareSlots>, Problem> {
+    /// A row a slot: this many cost nothing, and no share serves more at once.
+    const MOST: u32 = 10_000;
+    for (key, n) in [("read", slots.read), ("write", slots.write)] {
+        if n.is_some_and(|n| !(1..=MOST).contains(&n)) {
+            let title = format!("so many slots for {key} are refused");
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_slots", title)
+                .about(key)
+                .allowed(format!("1 to {MOST}, or null for no limit")));
+        }
+    }
+    let db = app.db.audited(caller.audit("share.slots"));
+    db.set_slots(&name, slots.read, slots.write).await?;
+    Ok(Json(slots))
 }
 
 /// What is in a folder of a source share. Operators only.

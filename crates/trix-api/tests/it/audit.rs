@@ -3,10 +3,11 @@
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use trix_model::{ErrorClass, ErrorOrigin, Failure};
+use trix_db::operate::Scope;
+use trix_model::Failure;
 
 use crate::harness::{As, PASSWORD, Service, cookie_of, until};
-use crate::worker::Worker;
+use crate::worker::{Running, Worker};
 
 /// What a route is asked here.
 struct Asked {
@@ -27,8 +28,9 @@ fn operations() -> Vec<String> {
             all.push(operation["operationId"].as_str().unwrap().to_owned());
         }
     }
-    // Setting up goes first: it makes the account that does the rest.
-    all.sort_by_key(|id| id != "set_up");
+    // Setting up goes first: it makes the account that does the rest. Nothing can be claimed
+    // after everything was paused.
+    all.sort_by_key(|id| (id != "set_up", id == "hold_all"));
     assert_eq!(all[0], "set_up");
     all
 }
@@ -40,6 +42,10 @@ async fn asked(service: &Service, admin: &As, operation: &str) -> Asked {
     let asked = |action, good, refused| Asked { action: Some(action), good, refused };
     let job = json!({ "source": "in:film.mov", "profile": "h264-single" });
     let submit = async |key: &str| {
+        // A film of its own: of one that is known already nothing would be left to claim.
+        let film = format!("{key}.mov");
+        service.deliver(&film, key.as_bytes());
+        let job = json!({ "source": format!("in:{film}"), "profile": "h264-single" });
         let (status, made) = service.submit(admin, key, &job).await;
         assert_eq!(status.as_u16(), 201, "{made}");
         made["id"].as_i64().unwrap()
@@ -51,6 +57,9 @@ async fn asked(service: &Service, admin: &As, operation: &str) -> Asked {
     let no_link = json!({ "token": "none" });
     let password = |word: &str| json!({ "name": "ann", "password": word });
     let nobody = &As::Nobody;
+    let put = |path: &str, body: Value| {
+        service.request(Method::PUT, &format!("/api/v1{path}"), admin).json(&body)
+    };
     match operation {
         "set_up" => {
             let body = |token: &str| json!({ "token": token, "name": "ann", "password": PASSWORD });
@@ -123,21 +132,83 @@ async fn asked(service: &Service, admin: &As, operation: &str) -> Asked {
         "retry_job" => {
             let id = submit("to retry").await;
             let worker = Worker::join(&service.db, "node").await;
-            loop {
-                let claim = worker.claim().await;
-                let failure = Failure::new(
-                    ErrorClass::Deterministic,
-                    ErrorOrigin::Source,
-                    "broken",
-                    "it is no film",
-                );
-                worker.fail(&claim, failure).await;
-                if claim.job.0 == id {
-                    break;
-                }
-            }
+            let claim = worker.claim_of(id).await;
+            worker.fail(&claim, Failure::source("broken", "it is no film")).await;
             let retry = || post(&format!("/jobs/{id}/retry"), admin, json!({}));
             asked("job.retry", retry(), retry())
+        }
+        "pause_job" => {
+            let job = Running::start(&service.db, submit("to pause").await).await.job;
+            let pause = || post(&format!("/jobs/{job}/pause"), admin, json!({}));
+            asked("job.pause", pause(), pause())
+        }
+        "resume_job" => {
+            let job = Running::start(&service.db, submit("to resume").await).await.job;
+            service.db.pause(trix_model::JobId(job)).await.unwrap();
+            let resume = || post(&format!("/jobs/{job}/resume"), admin, json!({}));
+            asked("job.resume", resume(), resume())
+        }
+        "set_priority" => {
+            let path = format!("/jobs/{}/priority", submit("to hurry").await);
+            let to = |band: u8| put(&path, json!({ "band": band }));
+            asked("job.priority", to(9), to(10))
+        }
+        "retract_publication" => {
+            let running = Running::start(&service.db, submit("to retract").await).await;
+            let publication = running.publish().await;
+            let of = |id| post(&format!("/publications/{id}/retract"), admin, json!({}));
+            asked("publication.retract", of(publication), of(999))
+        }
+        "cordon_node" | "uncordon_node" | "drain_node" | "undrain_node" => {
+            let verb = operation.trim_end_matches("_node");
+            let node = format!("to-{verb}");
+            service.db.enrol_node(&node).await.unwrap();
+            match verb {
+                "uncordon" => drop(service.db.cordon(&node, "").await.unwrap()),
+                "undrain" => drop(service.db.drain_node(&node, "").await.unwrap()),
+                _ => {}
+            }
+            let of = |node: &str| post(&format!("/nodes/{node}/{verb}"), admin, json!({}));
+            let action = match verb {
+                "cordon" => "node.cordon",
+                "uncordon" => "node.uncordon",
+                "drain" => "node.drain",
+                _ => "node.undrain",
+            };
+            asked(action, of(&node), of("none"))
+        }
+        "set_node_traits" => {
+            service.db.enrol_node("gifted").await.unwrap();
+            let of = |node: &str| {
+                put(&format!("/nodes/{node}/traits"), json!({ "caps": ["hdr"], "gpu": 1000 }))
+            };
+            asked("node.traits", of("gifted"), of("none"))
+        }
+        "set_share_slots" => {
+            let of = |n: u32| put("/shares/in/slots", json!({ "read": n, "write": null }));
+            asked("share.slots", of(2), of(0))
+        }
+        "hold_all" => {
+            let to = |reason: &str| put("/holds/all", json!({ "reason": reason }));
+            asked("hold.set", to("the cooling failed"), to(" "))
+        }
+        "lift_all" => {
+            service.db.hold(&Scope::All, "a test").await.unwrap();
+            let by = |who| service.request(Method::DELETE, "/api/v1/holds/all", who);
+            asked("hold.lift", by(admin), by(nobody))
+        }
+        "hold" => {
+            let of = |kind: &str| {
+                put(&format!("/holds/kind/{kind}"), json!({ "reason": "a bad release" }))
+            };
+            asked("hold.set", of("stills"), of("stillness"))
+        }
+        "lift" => {
+            service.db.hold(&Scope::Kind("stills".into()), "a test").await.unwrap();
+            let of = |scope: &str| {
+                service.request(Method::DELETE, &format!("/api/v1/holds/{scope}/stills"), admin)
+            };
+            asked("hold.lift", of("kind"), of("kinds"))
         }
         new => panic!("{new} changes something: say here what is audited of it"),
     }

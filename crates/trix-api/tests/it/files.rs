@@ -14,7 +14,7 @@ const CONTENT: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 const PAGE: &[u8] = b"<script>alert(1)</script>";
 
 /// The result of an inspection, as small as it may be.
-fn intake() -> serde_json::Value {
+pub(crate) fn intake() -> serde_json::Value {
     json!({
         "media": {
             "version": 1, "container": "mov", "size": 1, "duration_us": 40_000,

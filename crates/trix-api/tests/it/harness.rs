@@ -121,6 +121,12 @@ impl Service {
         self.folder.path().join(name)
     }
 
+    /// Changes the database behind the server's back, for what cannot be brought about else.
+    pub async fn sql(&self, sql: &str) {
+        let keep = self._keep.as_ref().expect("a service with a database of its own");
+        keep.execute(sql).await.unwrap();
+    }
+
     /// A request by `who`.
     pub fn request(&self, method: Method, path: &str, who: &As) -> RequestBuilder {
         let request = self.client.request(method, format!("http://{}{path}", self.address));

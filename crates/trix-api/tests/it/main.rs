@@ -4,6 +4,7 @@ mod access;
 mod audit;
 mod document;
 mod events;
+mod explain;
 mod files;
 mod harness;
 #[cfg(feature = "ui")]

@@ -9,6 +9,10 @@ use trix_db::{
 use trix_model::{Failure, Progress, ShareName};
 use trix_plan::task::{MadeOutput, TaskResult};
 
+use trix_db::leader::Seat;
+use trix_model::{ErrorClass, ErrorOrigin, JobId};
+use trix_plan::task::{Cost, Plan, Publish, Task, TaskSpec};
+
 use crate::harness::ENGINE;
 
 /// A worker of one node.
@@ -43,7 +47,8 @@ impl Worker {
         Worker { db: db.clone(), me: registered.me }
     }
 
-    async fn sync(&self, change: impl FnOnce(&mut SyncRequest)) -> trix_db::Accepted {
+    /// One beat, changed.
+    pub async fn sync(&self, change: impl FnOnce(&mut SyncRequest)) -> trix_db::Accepted {
         let mut request = SyncRequest {
             me: self.me.clone(),
             progress: Vec::new(),
@@ -65,6 +70,18 @@ impl Worker {
         let mut claims = self.sync(|r| r.want = 1).await.claims;
         assert_eq!(claims.len(), 1, "one task to claim");
         claims.remove(0)
+    }
+
+    /// Claims until it has a task of `job`; what it gets of others fails for good.
+    pub async fn claim_of(&self, job: i64) -> Claim {
+        loop {
+            let claim = self.claim().await;
+            if claim.job.0 == job {
+                return claim;
+            }
+            let (class, origin) = (ErrorClass::Deterministic, ErrorOrigin::Source);
+            self.fail(&claim, Failure::new(class, origin, "broken", "it is no film")).await;
+        }
     }
 
     /// Reports progress and a line of the log.
@@ -114,5 +131,55 @@ impl Worker {
         self.db.begin_move(me(), claim.attempt).await.unwrap();
         self.db.published(me(), claim.attempt, json!({})).await.unwrap();
         p.id
+    }
+}
+
+/// A job that was inspected and planned: one publication is ready, and nothing runs.
+pub struct Running {
+    /// Its number.
+    pub job: i64,
+    worker: Worker,
+}
+
+impl Running {
+    /// Takes a submitted job so far, on a node of its own. What other jobs have ready fails.
+    pub async fn start(db: &Db, job: i64) -> Running {
+        let worker = Worker::join(db, &format!("node-of-{job}")).await;
+        let claim = worker.claim_of(job).await;
+        worker.succeed(&claim, Some(crate::files::intake())).await;
+        let spec = TaskSpec::Publish(Publish {
+            share: "preview".parse().unwrap(),
+            target: format!("film-{job}").parse().unwrap(),
+            role: "preview".to_owned(),
+            files: Vec::new(),
+        });
+        let task = Task {
+            name: "publish/preview".to_owned(),
+            spec,
+            needs: vec!["intake".to_owned()],
+            outputs: Vec::new(),
+            cost: Cost { mcpu: 100, ..Cost::default() },
+        };
+        let plan =
+            Plan { version: 1, engine: ENGINE.to_owned(), tasks: vec![task], results: Vec::new() };
+        let seat = Seat::try_take(db, "test", std::time::Duration::ZERO).await.unwrap();
+        let seat = seat.expect("the seat is free");
+        assert!(seat.leader().append_plan(JobId(job), &plan).await.unwrap());
+        seat.leave().await.unwrap();
+        Running { job, worker }
+    }
+
+    /// Publishes nothing, which is a publication all the same; gives its number.
+    pub async fn publish(&self) -> i64 {
+        let claim = self.worker.claim_of(self.job).await;
+        let manifest = Manifest {
+            share: "preview".parse().unwrap(),
+            target: format!("film-{}", self.job).parse().unwrap(),
+            role: "preview".to_owned(),
+            files: Vec::new(),
+        };
+        let id = self.worker.publish(&claim, manifest).await;
+        self.worker.succeed(&claim, None).await;
+        id
     }
 }

@@ -30,6 +30,11 @@ enum Command {
     Worker(Role),
     /// Bring the database's schema up to date.
     Migrate(Role),
+    /// Look after the database itself.
+    #[command(subcommand)]
+    Db(DbCommand),
+    #[command(flatten)]
+    Operate(service::operate::Operate),
     /// Ingest files from a source share.
     Ingest(service::ingest::Ingest),
     /// Say whether the service answers (exit code 0 when it is ready).
@@ -60,6 +65,13 @@ enum Command {
     Verify(Rest),
     /// Print the engine id: what decides the bytes that this build makes.
     EngineId(Rest),
+}
+
+#[derive(Debug, Subcommand)]
+enum DbCommand {
+    /// Make a database that was restored from a backup, or a replica that lagged, another
+    /// cluster whose numbers go on beyond all that were given. Stop all services before.
+    Adopt(Role),
 }
 
 #[derive(Debug, Args)]
@@ -102,7 +114,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     | Command::Api(Role { database_url: Some(url) })
     | Command::Dispatcher(Role { database_url: Some(url) })
     | Command::Worker(Role { database_url: Some(url) })
-    | Command::Migrate(Role { database_url: Some(url) }) = &cli.command
+    | Command::Migrate(Role { database_url: Some(url) })
+    | Command::Db(DbCommand::Adopt(Role { database_url: Some(url) })) = &cli.command
     {
         config.database.url.clone_from(url);
     }
@@ -116,6 +129,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             }
             Command::Worker(_) => service::up::role(&config, service::up::RoleName::Worker).await,
             Command::Migrate(_) => service::up::migrate(&config).await,
+            Command::Db(DbCommand::Adopt(_)) => service::up::adopt(&config).await,
+            Command::Operate(command) => service::operate::operate(&config, command).await,
             Command::Ingest(arguments) => service::ingest::ingest(&config, arguments).await,
             Command::Ready => service::client::ready(&config).await,
             Command::LoginLink { name } => service::up::login_link(&config, name.as_deref()).await,

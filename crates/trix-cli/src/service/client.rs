@@ -29,6 +29,11 @@ impl Client {
         Ok(Client { http: http()?, base: base(config), token: token.trim().to_owned() })
     }
 
+    /// Calls what changes something and repeats harmlessly, so that it needs no key.
+    pub async fn change(&self, method: Method, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.call(method, path, Some((body, "cli"))).await
+    }
+
     /// Calls `method` on a path below `/api/v1`, with a body and an idempotency key where given.
     pub async fn call(
         &self,
@@ -86,6 +91,14 @@ fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list["items"].as_array().into_iter().flatten()
 }
 
+/// A name as one segment of a path.
+pub fn segment(name: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b);
+    name.bytes()
+        .map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .collect()
+}
+
 /// Where the token lies.
 pub fn token_path(config: &Config) -> PathBuf {
     config.state().join(CLI_TOKEN)
@@ -113,4 +126,13 @@ fn problem(status: StatusCode, value: &Value) -> String {
         text = format!("{text} ({code})");
     }
     format!("{} {text}", status.as_u16())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_name_stays_one_segment() {
+        assert_eq!(super::segment("node-1.a"), "node-1.a");
+        assert_eq!(super::segment("a/b?c ü"), "a%2Fb%3Fc%20%C3%BC");
+    }
 }

@@ -2,4 +2,5 @@
 
 pub mod client;
 pub mod ingest;
+pub mod operate;
 pub mod up;

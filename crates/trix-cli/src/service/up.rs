@@ -109,6 +109,22 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
     db.migrate().await.context("migrating the database")
 }
 
+/// `trix db adopt`: says what the database was and what it is now.
+pub async fn adopt(config: &Config) -> anyhow::Result<()> {
+    let db = Db::open(&database_url(config)?, times(config))?;
+    let before = db.overview().await.context("looking at the database")?;
+    // Whoever leads would go on with numbers that are over.
+    if let Some(leader) = before.leader.as_ref().filter(|l| l.alive) {
+        bail!("the dispatcher {} leads this database; stop all services first", leader.holder);
+    }
+    let incarnation = db.adopt().await.context("adopting the database")?;
+    let after = db.overview().await.context("looking at the database")?;
+    println!("cluster {} is now {incarnation}", before.incarnation);
+    println!("events go on after {} instead of {}", after.event_head, before.event_head);
+    println!("workers that it knew as alive are gone; their tasks are ready again");
+    Ok(())
+}
+
 /// `trix login-link`
 pub async fn login_link(config: &Config, name: Option<&str>) -> anyhow::Result<()> {
     let db = Db::open(&database_url(config)?, times(config))?;
