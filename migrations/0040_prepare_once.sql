@@ -68,3 +68,5 @@ begin
         'share', p.share, 'target', p.target, 'version', p.version, 'from', null, 'to', p.state));
     return publication_json(p);
 end $$;
+
+select secure_functions('{}', array['prepare_v1'], '{}');

@@ -491,7 +491,7 @@ pub const SQL_BREAKS: &[SqlBreak] = &[
     },
     SqlBreak {
         name: "sql-epoch-reset",
-        function: "retry_v1",
+        function: "retry_job",
         from: "update task set fail_counts = '{}',",
         to: "update task set epoch = 0, fail_counts = '{}',",
     },

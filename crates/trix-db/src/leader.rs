@@ -23,6 +23,8 @@ pub struct Seat {
     db: Db,
     session: PgConnection,
     epoch: i64,
+    /// False while one that was overtaken still holds the lock.
+    locked: bool,
 }
 
 /// The right to act as the leader; cheap to clone.
@@ -141,20 +143,29 @@ impl Seat {
         if !got {
             return Ok(None);
         }
-        let t = db.times();
-        let args = json!({
-            "holder": holder,
-            "grace_ms": ms(t.grace(outage)),
-            "times": {
-                "suspect_ms": ms(t.suspect), "lost_ms": ms(t.lost),
-                "backoff_min_ms": ms(t.backoff_min), "backoff_max_ms": ms(t.backoff_max),
-                "transient_budget_ms": ms(t.transient_budget),
-                "ageing_ms": ms(t.ageing), "reserve_ms": ms(t.reserve),
-                "suspicion_ms": ms(t.suspicion),
-            },
-        });
-        let epoch = on(&mut session, db, &sql::TAKEOVER, &args).await?;
-        Ok(Some(Seat { db: db.clone(), session, epoch }))
+        let epoch =
+            on(&mut session, db, &sql::TAKEOVER, &takeover(db, holder, outage, None)).await?;
+        Ok(Some(Seat { db: db.clone(), session, epoch, locked: true }))
+    }
+
+    /// Takes the seat from a holder that stands still with the lock in its hand, as a stopped
+    /// process does. `ping` is what [`Seat::ping`] said all the while; gives `None` when the
+    /// holder has moved since.
+    pub async fn overtake(
+        db: &Db,
+        holder: &str,
+        outage: Duration,
+        ping: i64,
+    ) -> Result<Option<Seat>, DbError> {
+        let mut session = db.bare(sql::TAKEOVER.operation, None).await?;
+        let args = takeover(db, holder, outage, Some(ping));
+        let epoch: Option<i64> = on(&mut session, db, &sql::TAKEOVER, &args).await?;
+        Ok(epoch.map(|epoch| Seat { db: db.clone(), session, epoch, locked: false }))
+    }
+
+    /// What rises with each tick and each takeover.
+    pub async fn ping(db: &Db) -> Result<i64, DbError> {
+        db.one(&sql::LEADER_PING, &Value::Null).await
     }
 
     /// The right to act.
@@ -173,6 +184,11 @@ impl Seat {
     pub async fn tick(&mut self, since_last: Duration) -> Result<Tick, DbError> {
         let (up, grace) = self.db.times().counted(since_last);
         let args = json!({ "epoch": self.epoch, "up": ms(up), "grace_ms": grace.map(ms) });
+        if !self.locked {
+            // Held by nobody, it would let the next who tries take over from a leader that
+            // is well. It can still be quicker than this: then the seat changes hands once more.
+            self.locked = on(&mut self.session, &self.db, &sql::LEAD_LOCK, &Value::Null).await?;
+        }
         on(&mut self.session, &self.db, &sql::TICK, &args).await
     }
 
@@ -274,6 +290,23 @@ fn ms(d: Duration) -> u64 {
 }
 
 /// Runs a statement on the seat's session under the deadline.
+/// The arguments of a takeover.
+fn takeover(db: &Db, holder: &str, outage: Duration, still: Option<i64>) -> Value {
+    let t = db.times();
+    json!({
+        "holder": holder,
+        "still": still,
+        "grace_ms": ms(t.grace(outage)),
+        "times": {
+            "suspect_ms": ms(t.suspect), "lost_ms": ms(t.lost),
+            "backoff_min_ms": ms(t.backoff_min), "backoff_max_ms": ms(t.backoff_max),
+            "transient_budget_ms": ms(t.transient_budget),
+            "ageing_ms": ms(t.ageing), "reserve_ms": ms(t.reserve),
+            "suspicion_ms": ms(t.suspicion),
+        },
+    })
+}
+
 async fn on<T: serde::de::DeserializeOwned>(
     session: &mut PgConnection,
     db: &Db,

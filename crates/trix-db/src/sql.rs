@@ -227,6 +227,8 @@ OVERVIEW "looking at the whole" "
 // The leader's functions.
 LEAD_LOCK "trying to lead" "
     select to_jsonb(pg_try_advisory_lock(hashtext('trix leader'))) from (select $1::jsonb) a";
+LEADER_PING "looking whether the leader ticks" "
+    select to_jsonb(l.ping_seq) from (select $1::jsonb) a, leader l";
 TAKEOVER "taking the lead" "select takeover_v1($1)";
 TICK "ticking" "select tick_v1($1)";
 MARK_LOST "marking lost workers" "select mark_lost_v1($1)";

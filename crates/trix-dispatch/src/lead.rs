@@ -10,21 +10,27 @@ use trix_db::{DbError, ProtocolTimes};
 
 use crate::{DispatchConfig, reconcile};
 
+/// A leader whose ping stands still for so many looks, one a tick, is overtaken: about as
+/// long as the server takes to free the lock of one that was cut off.
+const STILL: u32 = 8;
+
 /// Tries to lead until `stop`, and leads while it can.
 pub(crate) async fn run(config: &DispatchConfig, hint: &Notify, stop: &CancellationToken) {
     let times = *config.db.times();
     let mut pause = Pause::new(&times);
     let mut away = Away::new("taking the lead");
+    let mut watch = Watch::default();
     // When the database last answered: how long it was away decides the grace.
     let mut answered = Instant::now();
     loop {
         let outage = answered.elapsed();
-        let wait = match Seat::try_take(&config.db, &config.holder, outage).await {
+        let wait = match take(config, outage, &mut watch).await {
             Ok(Some(seat)) => {
                 away.is_back();
                 pause.reset();
                 tracing::info!(epoch = seat.epoch(), "leading");
                 answered = lead(config, hint, stop, seat).await;
+                watch = Watch::default();
                 Duration::ZERO
             }
             Ok(None) => {
@@ -35,6 +41,7 @@ pub(crate) async fn run(config: &DispatchConfig, hint: &Notify, stop: &Cancellat
             }
             Err(e) => {
                 away.note(&e);
+                watch = Watch::default();
                 pause.next()
             }
         };
@@ -45,6 +52,39 @@ pub(crate) async fn run(config: &DispatchConfig, hint: &Notify, stop: &Cancellat
         if stop.is_cancelled() {
             return;
         }
+    }
+}
+
+/// The seat, when it is free or its holder stands still.
+async fn take(
+    config: &DispatchConfig,
+    outage: Duration,
+    watch: &mut Watch,
+) -> Result<Option<Seat>, DbError> {
+    if let Some(seat) = Seat::try_take(&config.db, &config.holder, outage).await? {
+        return Ok(Some(seat));
+    }
+    let ping = Seat::ping(&config.db).await?;
+    if !watch.stands_still(ping) {
+        return Ok(None);
+    }
+    tracing::warn!(ping, "the leader does not tick; taking over");
+    Seat::overtake(&config.db, &config.holder, outage, ping).await
+}
+
+/// Looks at the leader's ping. Only looks that succeeded in a row count: while the database
+/// is away nobody ticks.
+#[derive(Debug, Default)]
+struct Watch {
+    ping: i64,
+    looks: u32,
+}
+
+impl Watch {
+    fn stands_still(&mut self, ping: i64) -> bool {
+        self.looks = if ping == self.ping { self.looks + 1 } else { 0 };
+        self.ping = ping;
+        self.looks >= STILL
     }
 }
 
@@ -142,5 +182,20 @@ impl Away {
             let away_ms = since.elapsed().as_millis() as u64;
             tracing::info!(away_ms, "{}: the database is back", self.what);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_ping_that_stands_still_look_after_look_is_overtaken() {
+        let mut watch = Watch::default();
+        assert!((0..STILL).all(|_| !watch.stands_still(5)), "the first look only learns it");
+        assert!(watch.stands_still(5));
+        assert!(!watch.stands_still(6), "it moved");
+        assert!((1..STILL).all(|_| !watch.stands_still(6)));
+        assert!(watch.stands_still(6));
     }
 }

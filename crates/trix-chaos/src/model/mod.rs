@@ -431,6 +431,9 @@ pub fn leader_times(t: &ProtocolTimes) -> BTreeMap<String, i64> {
         ("backoff_min_ms", t.backoff_min),
         ("backoff_max_ms", t.backoff_max),
         ("transient_budget_ms", t.transient_budget),
+        ("ageing_ms", t.ageing),
+        ("reserve_ms", t.reserve),
+        ("suspicion_ms", t.suspicion),
     ]
     .map(|(name, d)| (name.to_owned(), ms(d)))
     .into()

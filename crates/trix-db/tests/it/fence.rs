@@ -193,6 +193,32 @@ async fn a_worker_lost_with_a_cancelled_task_lets_the_job_end() {
 }
 
 #[tokio::test]
+async fn a_leader_that_stands_still_is_overtaken_although_it_holds_the_lock() {
+    use trix_db::leader::Seat;
+    let mut w = World::new().await;
+    let zero = Duration::ZERO;
+    let seen = Seat::ping(&w.db).await.unwrap();
+    w.seat.tick(zero).await.unwrap();
+    assert!(Seat::overtake(&w.db, "second", zero, seen).await.unwrap().is_none(), "it ticks");
+
+    let seen = Seat::ping(&w.db).await.unwrap();
+    let mut second = Seat::overtake(&w.db, "second", zero, seen).await.unwrap().expect("it stands");
+    assert!(Seat::overtake(&w.db, "third", zero, seen).await.unwrap().is_none(), "one is enough");
+    assert!(matches!(w.seat.tick(zero).await, Err(DbError::NotLeader { .. })));
+    assert!(matches!(w.leader.mark_lost().await, Err(DbError::NotLeader { .. })));
+    second.tick(zero).await.unwrap();
+
+    // The first is gone: a tick of the second takes the lock, and nobody slips in.
+    w.seat.leave().await.unwrap();
+    for _ in 0..50 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        second.tick(zero).await.unwrap();
+    }
+    assert!(Seat::try_take(&w.db, "third", zero).await.unwrap().is_none());
+    second.tick(zero).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_overtaken_leader_can_do_nothing() {
     let w = World::new().await;
     assert!(

@@ -53,7 +53,8 @@ async fn a_plan_of_4000_tasks_is_appended_within_one_statements_deadline() {
     assert_eq!((mux.state, mux.deps_left), (TaskState::Waiting, TASKS - 3));
     assert_eq!(w.leader.repair().await.unwrap(), trix_db::leader::Repaired::default());
 
-    // Every one of them has its event, and the second submit finds all that was made.
+    // Every one of them has its event, and the second submit finds all that was made: its
+    // intake is over before it was ever ready.
     let claims = a.claim(2).await;
     assert_eq!(names(&claims), ["encode/00000", "encode/00001"]);
     for c in &claims {
@@ -70,5 +71,5 @@ async fn a_plan_of_4000_tasks_is_appended_within_one_statements_deadline() {
         "select to_jsonb(count(*)) from event_in where kind = 'task.state' and body->>'to' = 'ready'",
     )
     .await;
-    assert_eq!(events, serde_json::json!(2 + (TASKS - 3) + (TASKS - 5)));
+    assert_eq!(events, serde_json::json!(1 + (TASKS - 3) + (TASKS - 5)));
 }
