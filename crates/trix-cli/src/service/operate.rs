@@ -30,28 +30,34 @@ pub enum Operate {
         /// Of a task: all that is known of it (specification, attempts, logs), as JSON.
         #[arg(long)]
         bundle: bool,
+        /// How the answer is printed.
         #[command(flatten)]
         output: Output,
     },
     /// Hand out no more tasks of a job, of a kind, to a node, or none at all; what runs goes on.
     Pause {
+        /// Which of these.
         #[command(flatten)]
         what: Stopped,
         /// Why; required but for a job.
         #[arg(long, value_name = "TEXT", required_unless_present = "job", conflicts_with = "job")]
         reason: Option<String>,
+        /// How the answer is printed.
         #[command(flatten)]
         output: Output,
     },
     /// Let go on what was paused.
     Resume {
+        /// Which of these.
         #[command(flatten)]
         what: Stopped,
+        /// How the answer is printed.
         #[command(flatten)]
         output: Output,
     },
     /// List what is paused.
     Holds {
+        /// How the answer is printed.
         #[command(flatten)]
         output: Output,
     },
@@ -59,6 +65,7 @@ pub enum Operate {
     Cancel {
         /// Number of the job.
         job: i64,
+        /// How the answer is printed.
         #[command(flatten)]
         output: Output,
     },
@@ -66,6 +73,7 @@ pub enum Operate {
     Retry {
         /// Number of the job.
         job: i64,
+        /// How the answer is printed.
         #[command(flatten)]
         output: Output,
     },
@@ -76,6 +84,7 @@ pub enum Operate {
         /// 0 (last) to 9 (first).
         #[arg(value_parser = clap::value_parser!(u8).range(0..=9))]
         band: u8,
+        /// How the answer is printed.
         #[command(flatten)]
         output: Output,
     },
@@ -97,6 +106,7 @@ pub enum Operate {
         /// Thousandths of graphics processors.
         #[arg(long, default_value_t = 0)]
         gpu: u32,
+        /// How the answer is printed.
         #[command(flatten)]
         output: Output,
     },
@@ -110,6 +120,7 @@ pub enum Operate {
         /// Attempts that write to it at once.
         #[arg(long, value_name = "N")]
         write: Option<u32>,
+        /// How the answer is printed.
         #[command(flatten)]
         output: Output,
     },
@@ -117,6 +128,7 @@ pub enum Operate {
     Retract {
         /// Number of the publication.
         publication: i64,
+        /// How the answer is printed.
         #[command(flatten)]
         output: Output,
     },
