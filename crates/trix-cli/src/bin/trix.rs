@@ -154,3 +154,44 @@ fn report(result: anyhow::Result<()>) -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn exactly_one_thing_is_paused_and_a_reason_is_required() {
+        let parses = |line: &str| Cli::try_parse_from(line.split(' ')).is_ok();
+        for good in [
+            "trix pause 12",
+            "trix pause --kind mux --reason why",
+            "trix pause --all --reason why --json",
+            "trix resume --node a",
+            "trix explain 12",
+            "trix explain task 34 --bundle",
+            "trix priority 12 9",
+            "trix db adopt --database-url postgresql://x/y",
+        ] {
+            assert!(parses(good), "{good}");
+        }
+        for bad in [
+            "trix pause",
+            "trix pause --all",
+            "trix pause 12 --reason why",
+            "trix pause 12 --all --reason why",
+            "trix pause --kind mux --node a --reason why",
+            "trix resume",
+            "trix explain",
+            "trix priority 12 10",
+        ] {
+            assert!(!parses(bad), "{bad}");
+        }
+    }
+}
