@@ -10,7 +10,7 @@ begin
         grace_until_up_ms = greatest(grace_until_up_ms, up_ms + (a->>'grace_ms')::bigint)
     where a->>'still' is null or ping_seq = (a->>'still')::bigint
     returning * into l;
-    if not found then return null; end if;
+    if not found then return 'null'::jsonb; end if;
     perform emit('leader.takeover', null, null,
         jsonb_build_object('epoch', l.epoch, 'holder', l.holder, 'up_ms', l.up_ms));
     return to_jsonb(l.epoch);

@@ -18,7 +18,7 @@ fn operations() -> Vec<(Method, String, bool)> {
             for name in ["id", "task", "epoch"] {
                 path = path.replace(&format!("{{{name}}}"), "1");
             }
-            path = path.replace("{name}", "x");
+            path = path.replace("{name}", "x").replace("{scope}", "node");
             assert!(!path.contains('{'), "{path}");
             let open = operation["security"] == json!([{}]);
             all.push((method, path, open));

@@ -118,7 +118,7 @@ impl Model {
             return self.move_task(id, TaskEvent::Cancel, why);
         }
         self.move_task(id, TaskEvent::Requeue, why)?;
-        let not_before = self.t.leader.up_ms + delay_ms;
+        let not_before = if delay_ms > 0 { self.t.leader.up_ms + delay_ms } else { 0 };
         let forgets = self.is_broken(Break::ForgetRollForward);
         let t = self.task_mut(id)?;
         t.roll_forward = begun && !forgets;
@@ -483,6 +483,13 @@ impl Model {
     /// Claims up to `want` tasks that fit, best first.
     fn claim(&mut self, worker: i64, mut want: i64) -> Granted<()> {
         let w = self.t.workers[&worker].clone();
+        // Delays that are over.
+        let up = self.t.leader.up_ms;
+        for t in self.t.tasks.values_mut() {
+            if t.state == TaskState::Ready && t.not_before_up_ms <= up {
+                t.not_before_up_ms = 0;
+            }
+        }
         let (mut mcpu, mut ram, mut scratch) = (w.cap_mcpu, w.cap_ram, w.cap_scratch);
         if !self.is_broken(Break::OverCapacity) {
             for a in self.t.running().filter(|a| a.worker_id == worker) {

