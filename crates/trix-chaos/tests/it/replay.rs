@@ -7,7 +7,7 @@ use trix_testkit::pg::{TestCluster, TestDb};
 #[tokio::test]
 async fn three_traces_give_equal_answers_and_equal_tables() {
     let cluster = TestCluster::start().await.unwrap();
-    let plan = Plan { first: 0, traces: 3, steps: 400, calls: 150 };
+    let plan = Plan { first: 0, traces: 3, steps: 400, calls: 120 };
     let done = on(&cluster.admin_url(), plan, None).await.unwrap();
     assert_eq!(done.difference, None);
     assert_eq!(done.traces, 3);
