@@ -1,5 +1,5 @@
-//! The random numbers of the simulator: SplitMix64, written out here so that a seed means
-//! the same run for as long as this file stands.
+//! The random numbers of the simulator and of hostile input: SplitMix64 (Steele, Lea, Flood
+//! 2014), written out here so that a seed means the same run for as long as this file stands.
 
 /// A stream of random numbers.
 #[derive(Clone, Debug)]
@@ -8,7 +8,12 @@ pub struct Rng(u64);
 impl Rng {
     /// The stream of a seed.
     pub fn new(seed: u64) -> Rng {
-        Rng(seed ^ 0x5851_f42d_4c95_7f2d)
+        Rng::at(seed ^ 0x5851_f42d_4c95_7f2d)
+    }
+
+    /// The stream that goes on from a state.
+    pub fn at(state: u64) -> Rng {
+        Rng(state)
     }
 
     /// The next 64 bits.

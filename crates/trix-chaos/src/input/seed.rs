@@ -3,9 +3,11 @@
 //! version of every crate. (The crate `rand` promises that for none of its usual
 //! generators.)
 
-/// SplitMix64 (Steele, Lea, Flood 2014).
+use crate::rng::Rng;
+
+/// The stream of one input.
 #[derive(Clone, Debug)]
-pub struct Random(u64);
+pub struct Random(Rng);
 
 impl Random {
     /// The generator of input `n` of `row`.
@@ -14,16 +16,12 @@ impl Random {
         hasher.update(&seed.to_le_bytes()).update(&n.to_le_bytes()).update(row.as_bytes());
         let mut bytes = [0; 8];
         hasher.finalize_xof().fill(&mut bytes);
-        Random(u64::from_le_bytes(bytes))
+        Random(Rng::at(u64::from_le_bytes(bytes)))
     }
 
     /// Any 64 bits.
     pub fn any(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.bits()
     }
 
     /// A number below `end`, which must not be 0. The bias of the remainder is below 2^-32 for
