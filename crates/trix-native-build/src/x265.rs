@@ -10,7 +10,7 @@ use crate::source;
 use crate::{Context, cache, optional_env, tool};
 
 /// Raised by hand when this file changes what is compiled or how.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 /// Every depth gets these. libnuma is off because it makes the encoder undo the worker's pinning of threads.
 const OPTIONS: [(&str, &str); 8] = [
@@ -27,6 +27,20 @@ const OPTIONS: [(&str, &str); 8] = [
 /// As flags and not as CMake's visibility presets, which x265's policy version ignores for static libraries.
 const C_FLAGS: [&str; 1] = ["-fvisibility=hidden"];
 const CXX_FLAGS: [&str; 2] = ["-fvisibility=hidden", "-fvisibility-inlines-hidden"];
+
+/// Put before every C++ source: each block that x265 asks for gets room behind it.
+///
+/// `mbtree_propagate_cost` for AVX2 stores four costs before it looks how many there are, and then
+/// the rest of a count that is behind it already: up to seven into a row of one, two or three
+/// (pictures up to 48 wide). What lies behind such a row on the heap is damaged. The compiler's own
+/// `mm_malloc.h` declares the function once more and so must be read before the macro.
+const SLACK: &str = "\
+#include <stdlib.h>
+#ifdef __x86_64__
+#include <mm_malloc.h>
+#endif
+#define posix_memalign(pointer, alignment, size) posix_memalign(pointer, alignment, (size) + 256)
+";
 
 /// One archive. The order is the order of building; the 8 bit one has the C API and finds the others' by name.
 struct Depth {
@@ -109,6 +123,7 @@ fn inputs() -> Result<Vec<String>> {
         tool::nasm()?,
         C_FLAGS.join(" "),
         CXX_FLAGS.join(" "),
+        SLACK.to_owned(),
     ];
     tool::version("cmake", &["--version"], "cmake")?;
     for (name, value) in OPTIONS.iter().chain(DEPTHS.iter().flat_map(|depth| depth.options)) {
@@ -122,10 +137,12 @@ fn inputs() -> Result<Vec<String>> {
 }
 
 fn build(cmake_dir: &Path, result: &Path, scratch: &Path) -> Result<()> {
+    let slack = scratch.join("slack.h");
+    fs::write(&slack, SLACK).map_err(|e| Error::io("writing", &slack, &e))?;
     for depth in &DEPTHS {
         let folder = scratch.join(depth.bits.to_string());
         fs::create_dir_all(&folder).map_err(|e| Error::io("making", &folder, &e))?;
-        compile(cmake_dir, &folder, depth)?;
+        compile(cmake_dir, &folder, depth, &slack)?;
         let built = folder.join("build/libx265.a");
         copy(&built, &result.join(format!("lib{}.a", library(depth.bits))))?;
         if depth.bits == 8 {
@@ -136,7 +153,7 @@ fn build(cmake_dir: &Path, result: &Path, scratch: &Path) -> Result<()> {
     Ok(())
 }
 
-fn compile(cmake_dir: &Path, folder: &PathBuf, depth: &Depth) -> Result<()> {
+fn compile(cmake_dir: &Path, folder: &PathBuf, depth: &Depth, slack: &Path) -> Result<()> {
     let mut config = cmake::Config::new(cmake_dir);
     config
         .out_dir(folder)
@@ -153,6 +170,7 @@ fn compile(cmake_dir: &Path, folder: &PathBuf, depth: &Depth) -> Result<()> {
     for flag in CXX_FLAGS {
         config.cxxflag(flag);
     }
+    config.cxxflag(format!("-include {}", slack.display()));
     // The cmake crate panics when a step fails, after CMake has printed why.
     catch_unwind(AssertUnwindSafe(|| config.build()))
         .map(drop)
