@@ -99,6 +99,12 @@ export const WORKER: Record<WorkerState, Word> = {
   gone: { text: "Stopped", tone: "mute", hint: "It ended" },
 };
 
+export const NODE: Record<Schemas["NodeState"], Word> = {
+  ok: { text: "Open", tone: "good", hint: "Gets work" },
+  cordoned: { text: "Closed", tone: "warn", hint: "Gets no more work; what runs there goes on" },
+  drained: { text: "Drained", tone: "warn", hint: "Gets no more work, and its worker leaves" },
+};
+
 export const PUBLICATION: Record<PublicationState, Word> = {
   prepared: {
     text: "Prepared",

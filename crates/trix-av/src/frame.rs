@@ -27,6 +27,9 @@ pub(crate) struct RawFrame(*mut sys::AVFrame);
 // SAFETY: an AVFrame has no thread of its own; its buffers are counted with
 // atomics, so the last owner may free them on any thread.
 unsafe impl Send for RawFrame {}
+// SAFETY: behind a shared reference it is only read, by us and by what libav does with a
+// `const AVFrame *`; all that writes to it or to its samples takes `&mut`.
+unsafe impl Sync for RawFrame {}
 
 impl RawFrame {
     /// An empty frame for a decoder to fill.

@@ -24,6 +24,8 @@ pub struct Config {
     pub worker: Worker,
     /// The cache share.
     pub cache: Cache,
+    /// The mount helper.
+    pub mounts: Mounts,
     /// Protocol times.
     pub times: Times,
     /// Roots of shares on this machine.
@@ -85,6 +87,18 @@ pub struct Cache {
     pub max_gib: u64,
 }
 
+/// `[mounts]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mounts {
+    /// Socket of the mount helper; empty = there is none.
+    pub socket: PathBuf,
+    /// The user who may ask it, beside root.
+    pub uid: u32,
+    /// The table that says what is mounted where.
+    pub fstab: PathBuf,
+}
+
 /// `[times]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -103,6 +117,9 @@ pub struct Share {
     pub role: ShareRole,
     /// Where it is on this machine.
     pub root: PathBuf,
+    /// Its root is a mount point of fstab, which the mount helper may mount anew.
+    #[serde(default)]
+    pub remount: bool,
 }
 
 impl Config {
@@ -156,7 +173,8 @@ pub fn xdg(variable: &str, fallback: &str) -> PathBuf {
     }
 }
 
-fn file_to_read(explicit: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {
+/// The file that is named, else the first of the usual ones that exists.
+pub fn file_to_read(explicit: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {
     if let Some(path) = explicit {
         if !path.exists() {
             bail!("the configuration {} does not exist", path.display());

@@ -1,16 +1,11 @@
-//! How the leader tends the queue and judges nodes, and how a worker's self-test
-//! is heard.
+//! How the leader tends the queue and judges nodes.
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use trix_model::Digest;
-use trix_model::state::NodeState;
 
 use crate::error::DbError;
-use crate::handle::Db;
 use crate::leader::Leader;
 use crate::sql;
-use crate::worker::Credentials;
 
 /// What the leader did about nodes that fail.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,22 +40,5 @@ impl Leader {
     /// everywhere.
     pub async fn judge_nodes(&self) -> Result<Judged, DbError> {
         self.db.one(&sql::JUDGE_NODES, &json!({ "epoch": self.epoch })).await
-    }
-}
-
-impl Db {
-    /// Tells what a worker's known-answer self-test gave and what it should have given.
-    /// Two that pass in a row open a node that the leader closed; one that fails closes
-    /// it. Gives the node's state.
-    pub async fn self_test(
-        &self,
-        me: &Credentials,
-        digest: Digest,
-        expected: Digest,
-    ) -> Result<NodeState, DbError> {
-        let args = json!({
-            "worker": me.worker, "token": me.token, "digest": digest, "expected": expected,
-        });
-        self.one(&sql::SELF_TEST, &args).await
     }
 }

@@ -99,6 +99,11 @@ impl Db {
         Ok(Db { inner: Arc::new(inner), audit: None })
     }
 
+    /// Number of the newest migration that this program brings.
+    pub fn newest_schema() -> i64 {
+        MIGRATOR.iter().map(|step| step.version).max().unwrap_or(0)
+    }
+
     /// A handle whose every change writes its row of the audit trail in its own
     /// transaction. For one change: what only reads takes no notice.
     pub fn audited(&self, by: Audit) -> Db {

@@ -299,6 +299,12 @@ pub struct NodeRow {
     pub id: NodeId,
     /// Its name.
     pub name: String,
+    /// Whether it gets work.
+    pub state: trix_model::state::NodeState,
+    /// Why it gets none.
+    pub cordon_reason: Option<String>,
+    /// `operator` or `leader`.
+    pub cordoned_by: Option<String>,
     /// The newest incarnation.
     pub worker: Option<WorkerRow>,
 }

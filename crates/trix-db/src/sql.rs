@@ -179,7 +179,8 @@ PROFILE "reading a profile" "
     select profile_json(p) from profile p where p.id = ($1->>'id')::bigint";
 NODE_ENROL "enrolling a node" "select enrol_node_v1($1)";
 NODES "listing nodes" "
-    select jsonb_build_object('id', n.id, 'name', n.name, 'worker', (
+    select jsonb_build_object('id', n.id, 'name', n.name, 'state', n.state,
+        'cordon_reason', n.cordon_reason, 'cordoned_by', n.cordoned_by, 'worker', (
         select to_jsonb(v) from worker_view v
         where v.id = (select max(w.id) from worker w where w.node_id = n.id)))
     from (select $1::jsonb) a, node n order by n.name";

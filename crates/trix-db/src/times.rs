@@ -55,6 +55,8 @@ pub struct ProtocolTimes {
     pub reserve: Duration,
     /// How far the leader looks back when it judges nodes.
     pub suspicion: Duration,
+    /// A worker asks its machine for the known answer so often.
+    pub self_test: Duration,
     /// A cancelled slot is dead after so long.
     pub cancel_kill: Duration,
     /// How often the sequencer looks for new events.
@@ -90,6 +92,7 @@ impl Default for ProtocolTimes {
             ageing: s(30 * 60),
             reserve: s(10),
             suspicion: s(600),
+            self_test: s(600),
             cancel_kill: s(2),
             event_poll: ms(50),
             reconcile: s(1),
@@ -129,6 +132,7 @@ impl ProtocolTimes {
             ageing: f(self.ageing),
             reserve: f(self.reserve),
             suspicion: f(self.suspicion),
+            self_test: f(self.self_test),
             cancel_kill: f(self.cancel_kill),
             event_poll: f(self.event_poll),
             reconcile: f(self.reconcile),

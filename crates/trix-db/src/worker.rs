@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use trix_model::{
     AttemptId, Digest, Failure, JobId, Key, Progress, RelPath, ShareName, WorkerId,
-    state::PublicationState,
+    state::{NodeState, PublicationState},
 };
 use trix_plan::task::{Cost, Output, TaskResult, TaskSpec};
 use unicode_normalization::UnicodeNormalization;
@@ -67,6 +67,16 @@ pub trait WorkerStore: Send + Sync + 'static {
         attempt: AttemptId,
         message: String,
     ) -> StoreFuture<'_, ()>;
+
+    /// Tells what the known-answer self-test gave and what it should have given. Gives the
+    /// node's state: two right answers in a row open a node that the leader closed, a wrong
+    /// one closes it.
+    fn self_test(
+        &self,
+        me: Credentials,
+        given: Digest,
+        expected: Digest,
+    ) -> StoreFuture<'_, NodeState>;
 
     /// The version that the attempt retracts is out of sight. Repeating it is harmless.
     fn retracted(&self, me: Credentials, attempt: AttemptId) -> StoreFuture<'_, ()>;
@@ -454,6 +464,20 @@ impl WorkerStore for Db {
     fn retracted(&self, me: Credentials, attempt: AttemptId) -> StoreFuture<'_, ()> {
         Box::pin(async move {
             self.exec(&sql::RETRACTED, &OfAttempt { me: &me, attempt, more: json!({}) }).await
+        })
+    }
+
+    fn self_test(
+        &self,
+        me: Credentials,
+        given: Digest,
+        expected: Digest,
+    ) -> StoreFuture<'_, NodeState> {
+        Box::pin(async move {
+            let args = json!({
+                "worker": me.worker, "token": me.token, "digest": given, "expected": expected,
+            });
+            self.one(&sql::SELF_TEST, &args).await
         })
     }
 

@@ -1,5 +1,7 @@
 //! One decode of a chunk feeds all its missing renditions.
 
+use std::sync::Mutex;
+
 use trix_av::{EncodedPacket, FrameReader, Input, Scaler, Target, VideoFrame};
 use trix_encode::{CpuLevel, Headers, Received, VideoConfig, VideoEncoder};
 use trix_model::index::StreamIndex;
@@ -54,25 +56,57 @@ pub fn run(
         let Some((_, frame)) = reader.next()? else {
             return Err(missing(task, n));
         };
-        for lane in &mut lanes {
-            if n < count + lane.rendition.run_over as usize && !lane.is_whole(count) {
-                lane.feed(&frame, pts, duration)?;
-                lane.drain(&timeline, count)?;
-            }
-        }
+        let busy = lanes
+            .iter_mut()
+            .filter(|lane| n < count + lane.rendition.run_over as usize && !lane.is_whole(count));
+        side_by_side(busy.collect(), io.threads(), &|lane| {
+            lane.feed(&frame, pts, duration)?;
+            lane.drain(&timeline, count)
+        })?;
         let frames: u64 = lanes.iter().map(|l| u64::from(l.written)).sum();
         control.at("encode", (n as u64 + 1).min(total), total, frames)?;
     }
+    let unfinished = lanes.iter_mut().filter(|lane| !lane.is_whole(count));
+    side_by_side(unfinished.collect(), io.threads(), &|lane| {
+        lane.encoder.flush()?;
+        lane.drain(&timeline, count)
+    })?;
     let mut outputs = Vec::with_capacity(lanes.len());
-    for mut lane in lanes {
-        if !lane.is_whole(count) {
-            lane.encoder.flush()?;
-            lane.drain(&timeline, count)?;
-        }
+    for lane in lanes {
         outputs.push(lane.finish(count)?);
     }
     control.at("encode", total, total, total * outputs.len() as u64)?;
     Ok(TaskResult { outputs, detail: None })
+}
+
+/// Does `step` for each lane, on up to `threads` threads: cores that would idle at the end of a
+/// run, when there are fewer chunks than slots. Each lane's bytes depend on its own calls alone,
+/// so their number changes none. Starting a thread takes a hundredth of what a frame does.
+fn side_by_side<'a, 'l>(
+    lanes: Vec<&'l mut Lane<'a>>,
+    threads: u32,
+    step: &(dyn Fn(&mut Lane<'a>) -> Result<(), Failure> + Sync),
+) -> Result<(), Failure> {
+    let helpers = (threads as usize).min(lanes.len()).saturating_sub(1);
+    if helpers == 0 {
+        return lanes.into_iter().try_for_each(step);
+    }
+    let left = Mutex::new(lanes.into_iter());
+    let work = || {
+        // Nobody panics while he holds the lock: it is held for one `next`.
+        let next = || left.lock().unwrap_or_else(|e| e.into_inner()).next();
+        while let Some(lane) = next() {
+            step(lane)?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let helping: Vec<_> = (0..helpers).map(|_| scope.spawn(work)).collect();
+        let own = work();
+        helping.into_iter().fold(own, |all, thread| {
+            all.and(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })
+    })
 }
 
 /// Times of the chunk's frames for the encoder. At a constant rate a frame's

@@ -30,8 +30,8 @@ pub trait TaskIo: Sync {
     /// lies.
     fn tee(&self, share: &ShareName) -> Result<(File, SharePath), Failure>;
 
-    /// Threads that a stage may use where their number changes no byte of what it writes: more
-    /// than one where cores would idle otherwise.
+    /// Threads that a stage may use now where their number changes no byte of what it writes:
+    /// more than one while cores would idle otherwise. Asked anew from time to time.
     fn threads(&self) -> u32 {
         1
     }

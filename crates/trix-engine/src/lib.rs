@@ -16,8 +16,10 @@
 //! | [`mux`] | packet files → a file |
 //! | [`verify`] | full decode of a finished file against the plan |
 //! | [`run`] | which of these a task is |
+//! | [`answer`] | the known-answer self-test of a machine |
 //! | [`local`] | a whole plan in this process |
 
+mod answer;
 mod audio;
 mod copy;
 mod encode;
@@ -30,6 +32,7 @@ mod run;
 mod stills;
 mod verify;
 
+pub use answer::known_answer;
 pub use io::{Control, TaskIo, stopped};
 pub use run::{engine_id, run_task};
 pub use verify::{Checked, CheckedAudio, CheckedVideo, check_file};

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 
 use trix_model::{ErrorOrigin, Failure, Key, Progress, RelPath, ShareName, SharePath};
@@ -137,7 +137,7 @@ impl Run<'_> {
             .map(|o| o.key)
             .ok_or_else(|| Failure::bug("intake is not planned to give a result"))?;
         let mut bytes = Vec::new();
-        LocalIo { run: self, stage: None, threads: 1 }
+        LocalIo { run: self, stage: None, threads: &ONE }
             .artifact(&key)?
             .read_to_end(&mut bytes)
             .map_err(|e| Failure::share(format!("reading intake's result: {e}")))?;
@@ -158,6 +158,7 @@ impl Run<'_> {
                 failure: None,
             }),
             changed: Condvar::new(),
+            threads: AtomicU32::new(1),
             known,
             slots: self.slots.max(1),
         };
@@ -177,8 +178,8 @@ impl Run<'_> {
 
     fn work(&self, board: &Board<'_>) {
         let stopped = || self.stop.load(Ordering::Relaxed) || board.lock().failure.is_some();
-        while let Some((task, threads)) = board.take(self.stop) {
-            let result = self.run_one(task, threads, &stopped);
+        while let Some(task) = board.take(self.stop) {
+            let result = self.run_one(task, &board.threads, &stopped);
             board.put(task, result);
         }
     }
@@ -187,7 +188,7 @@ impl Run<'_> {
     fn run_one(
         &self,
         task: &Task,
-        threads: u32,
+        threads: &AtomicU32,
         stopped: &dyn Fn() -> bool,
     ) -> Result<bool, Failure> {
         // Read and compared here, once a run, so that a damaged artifact is made again instead of
@@ -235,14 +236,19 @@ impl Run<'_> {
     /// # Errors
     /// When the artifact is gone or damaged.
     pub fn open_result(&self, file: &ResultFile) -> Result<File, Failure> {
-        LocalIo { run: self, stage: None, threads: 1 }.artifact(&file.key)
+        LocalIo { run: self, stage: None, threads: &ONE }.artifact(&file.key)
     }
 }
+
+/// What reads a finished file beside the tasks may use.
+static ONE: AtomicU32 = AtomicU32::new(1);
 
 /// Tasks that wait, run and are done.
 struct Board<'a> {
     state: Mutex<BoardState<'a>>,
     changed: Condvar,
+    /// What each running task may use: its own slot, and its part of those that idle.
+    threads: AtomicU32,
     /// Tasks of this plan; what else a task needs was done before.
     known: BTreeSet<&'a str>,
     /// Attempts at once.
@@ -269,12 +275,18 @@ impl<'a> Board<'a> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The longest task whose needs are done, and the threads that it may have, or `None` when
-    /// there will be none.
-    ///
     /// A slot for which no task is ready would idle: at the end of a run that is all but one,
-    /// while the longest file is verified. Its core goes to the task that is taken.
-    fn take(&self, stop: &AtomicBool) -> Option<(&'a Task, u32)> {
+    /// while the last chunk is encoded or the longest file verified. Their cores go to those
+    /// that run.
+    fn share_idle(&self, state: &BoardState<'_>) {
+        let ready = state.waiting.iter().filter(|t| state.is_ready(t, &self.known)).count();
+        let idle = self.slots.saturating_sub(state.running + ready);
+        let threads = u32::try_from(1 + idle / state.running.max(1)).unwrap_or(MAX_THREADS);
+        self.threads.store(threads.min(MAX_THREADS), Ordering::Relaxed);
+    }
+
+    /// The longest task whose needs are done, or `None` when there will be none.
+    fn take(&self, stop: &AtomicBool) -> Option<&'a Task> {
         let mut state = self.lock();
         loop {
             if state.failure.is_some() || stop.load(Ordering::Relaxed) {
@@ -291,10 +303,8 @@ impl<'a> Board<'a> {
             if let Some(n) = longest {
                 state.running += 1;
                 let task = state.waiting.remove(n);
-                let others = state.waiting.iter().filter(|t| state.is_ready(t, &self.known));
-                let idle = self.slots.saturating_sub(state.running + others.count());
-                let threads = u32::try_from(1 + idle).unwrap_or(MAX_THREADS).min(MAX_THREADS);
-                return Some((task, threads));
+                self.share_idle(&state);
+                return Some(task);
             }
             if state.waiting.is_empty() || state.running == 0 {
                 return None;
@@ -318,6 +328,7 @@ impl<'a> Board<'a> {
                 state.failure.get_or_insert(failure);
             }
         }
+        self.share_idle(&state);
         drop(state);
         self.changed.notify_all();
     }
@@ -327,7 +338,7 @@ impl<'a> Board<'a> {
 struct LocalIo<'a> {
     run: &'a Run<'a>,
     stage: Option<&'a Stage>,
-    threads: u32,
+    threads: &'a AtomicU32,
 }
 
 impl TaskIo for LocalIo<'_> {
@@ -375,7 +386,7 @@ impl TaskIo for LocalIo<'_> {
     }
 
     fn threads(&self) -> u32 {
-        self.threads
+        self.threads.load(Ordering::Relaxed)
     }
 }
 

@@ -44,41 +44,40 @@ impl Grid {
         let frames = index.frames();
         let segment = frames_in(rate, i64::from(segment_ms)).max(1);
         let segments = frames.div_ceil(segment);
-        let length = chunk_segments(frames, segment, rate);
-        let mut chunks = Vec::new();
-        let mut start = 0;
-        while start < segments {
-            // Short tail: what remains is one chunk unless both parts get half a length at least.
-            let left = frames - start * segment;
-            let next = if u64::from(left) * 2 < u64::from(length) * u64::from(segment) * 3 {
-                segments
-            } else {
-                border(index, segment, start, length)
-            };
-            chunks.push(chunk(index, segment, start, next));
-            start = next;
+        let count = chunk_count(frames, segment, rate);
+        let mut borders = vec![0];
+        for n in 1..count {
+            borders.push(border(index, segment, n, count));
         }
+        borders.push(segments);
+        let chunks = borders.windows(2).map(|b| chunk(index, segment, b[0], b[1])).collect();
         Grid { segment, chunks }
     }
 }
 
-/// Length of a chunk in whole segments.
-fn chunk_segments(frames: u32, segment: u32, rate: Rational) -> u32 {
+/// How many chunks a film gets: an even number, so that two slots end together, and none
+/// without a segment of its own.
+fn chunk_count(frames: u32, segment: u32, rate: Rational) -> u32 {
     let bounds = (frames_in(rate, SHORTEST_S * 1000), frames_in(rate, LONGEST_S * 1000));
     let length = u64::from(frames).div_ceil(CHUNKS) as u32;
-    let length = length.clamp(bounds.0, bounds.1.max(bounds.0));
-    let half = segment / 2;
-    (length.saturating_add(half) / segment).max(1)
+    let length = length.clamp(bounds.0, bounds.1.max(bounds.0)).max(segment);
+    if frames < length + length / 2 {
+        return 1;
+    }
+    // A sixteenth shorter is allowed: eight chunks of 7.5 s are a minute's best.
+    let pairs = u64::from(frames) * 8 / (u64::from(length) * 15);
+    (2 * pairs.max(1) as u32).min(frames / segment).max(1)
 }
 
-/// Of the segment borders within a quarter of a length the one with the shortest pre-roll; of
-/// equal ones the nearest to the wanted length, then the earlier.
-fn border(index: &PlanningIndex, segment: u32, start: u32, length: u32) -> u32 {
-    let wanted = start + length;
-    let quarter = length / 4;
-    // What remains keeps half a length, which is why the wanted border always can be had.
-    let last = (index.frames() - length * segment / 2) / segment;
-    (wanted - quarter..=last.min(wanted + quarter))
+/// Where the `n`th of `count` chunks begins. Shared out evenly, so that no short tail lets slots
+/// wait; of the segment borders within a quarter of a length of that the one with the shortest
+/// pre-roll, of equal ones the nearest, then the earlier.
+fn border(index: &PlanningIndex, segment: u32, n: u32, count: u32) -> u32 {
+    let frames = u64::from(index.frames());
+    let pace = u64::from(count) * u64::from(segment);
+    let wanted = ((frames * u64::from(n) + pace / 2) / pace) as u32;
+    let quarter = (frames / pace / 4) as u32;
+    (wanted - quarter..=wanted + quarter)
         .min_by_key(|b| (index.preroll(b * segment), b.abs_diff(wanted), *b))
         .unwrap_or(wanted)
 }

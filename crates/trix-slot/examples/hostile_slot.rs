@@ -11,10 +11,14 @@ use libc::{c_long, syscall};
 use serde_json::json;
 use trix_model::{Failure, Progress};
 use trix_plan::task::TaskResult;
-use trix_slot::{OpenedIo, SlotJob, slot_main};
+use trix_slot::{KnownAnswer, OpenedIo, SlotJob, slot_main};
 
 fn main() -> ExitCode {
-    slot_main("toy", work)
+    slot_main("toy", work, answer)
+}
+
+fn answer() -> Result<KnownAnswer, Failure> {
+    Err(Failure::bug("it has no answer"))
 }
 
 fn work(

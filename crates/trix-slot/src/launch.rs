@@ -24,8 +24,8 @@ use crate::process::{LOOK, Process};
 use crate::sandbox::calls::REFUSED;
 use crate::slot::chain;
 use crate::wire::{
-    Boxed, Frames, Hello, InputName, Limits, Order, Policy, SlotJob, SlotMessage, WIRE_VERSION,
-    WireError, receive, send, send_descriptors,
+    Boxed, Frames, Hello, InputName, KnownAnswer, Limits, Order, Policy, SlotJob, SlotMessage,
+    WIRE_VERSION, WireError, receive, send, send_descriptors,
 };
 
 /// Log lines kept of a slot: its last ones.
@@ -81,6 +81,14 @@ pub enum LaunchError {
         program: PathBuf,
         /// Its version.
         theirs: u32,
+    },
+    /// It could not give the known answer at all.
+    #[error("the slot {program} failed its self-test: {failure}")]
+    SelfTest {
+        /// Which program.
+        program: PathBuf,
+        /// Its words.
+        failure: Failure,
     },
     /// It could not close its box at all.
     #[error("the slot {program} could not close its box: {failure}")]
@@ -261,23 +269,26 @@ impl Launcher {
     pub fn trial(&self, user: Option<(u32, u32)>) -> Result<(Hello, Boxed), LaunchError> {
         let mut slot = self.start()?;
         let hello = slot.greet()?;
-        let limits = Limits { data: 1 << 30, memory: 1 << 30, file_size: 0, user };
-        slot.enter_group(&limits);
-        let order = Order::Trial { limits, worker_pid: std::process::id() };
-        let answer = send(&slot.socket, &order).and_then(|()| receive(&slot.socket));
-        match answer {
-            Ok(SlotMessage::Boxed { mut boxed }) => {
-                if let Some(group) = &slot.group {
-                    group.tell(&mut boxed);
-                }
-                Ok((hello, boxed))
-            }
+        let mut boxed =
+            slot.order_box(user, |limits, worker_pid| Order::Trial { limits, worker_pid })?;
+        if let Some(group) = &slot.group {
+            group.tell(&mut boxed);
+        }
+        Ok((hello, boxed))
+    }
+
+    /// Has a slot give the known answer in its box, as `user` if this process is root.
+    /// Blocks for as long as that takes, and that is a second.
+    pub fn self_test(&self, user: Option<(u32, u32)>) -> Result<KnownAnswer, LaunchError> {
+        let mut slot = self.start()?;
+        slot.greet()?;
+        slot.order_box(user, |limits, worker_pid| Order::SelfTest { limits, worker_pid })?;
+        match receive(&slot.socket) {
+            Ok(SlotMessage::Tested { answer }) => Ok(answer),
             Ok(SlotMessage::Failed { failure }) => {
-                Err(LaunchError::Sandbox { program: self.program.clone(), failure })
+                Err(LaunchError::SelfTest { program: self.program.clone(), failure })
             }
-            Ok(other) => Err(slot.silent(WireError::Io(io::Error::other(format!(
-                "it answered a trial with {other:?}"
-            ))))),
+            Ok(other) => Err(slot.off_script("a self-test", &other)),
             Err(cause) => Err(slot.silent(cause)),
         }
     }
@@ -367,6 +378,29 @@ impl Running {
             return Err(LaunchError::WireVersion { program, theirs: hello.wire });
         }
         Ok(hello)
+    }
+
+    /// Gives an order that has no job, and takes the word on the box that comes first.
+    fn order_box(
+        &mut self,
+        user: Option<(u32, u32)>,
+        order: impl FnOnce(Limits, u32) -> Order,
+    ) -> Result<Boxed, LaunchError> {
+        let limits = Limits { data: 1 << 30, memory: 1 << 30, file_size: 0, user };
+        self.enter_group(&limits);
+        let order = order(limits, std::process::id());
+        match send(&self.socket, &order).and_then(|()| receive(&self.socket)) {
+            Ok(SlotMessage::Boxed { boxed }) => Ok(boxed),
+            Ok(SlotMessage::Failed { failure }) => {
+                Err(LaunchError::Sandbox { program: self.launcher.program.clone(), failure })
+            }
+            Ok(other) => Err(self.off_script("an order of a box", &other)),
+            Err(cause) => Err(self.silent(cause)),
+        }
+    }
+
+    fn off_script(&mut self, order: &str, said: &SlotMessage) -> LaunchError {
+        self.silent(WireError::Io(io::Error::other(format!("it answered {order} with {said:?}"))))
     }
 
     /// The slot did not answer as it should.
@@ -523,6 +557,12 @@ impl Running {
                     }
                     Ok(Some(SlotMessage::Done { result })) => return Some(Ok(result)),
                     Ok(Some(SlotMessage::Failed { failure })) => return Some(Err(failure)),
+                    Ok(Some(SlotMessage::Tested { .. })) => {
+                        on(Report::Log("trix: it answers a self-test that nobody ordered"));
+                        self.control.kill(KILLED_WIRE);
+                        socket_open = false;
+                        break;
+                    }
                     Err(e) => {
                         on(Report::Log(&format!("trix: {}", chain(&e))));
                         self.control.kill(KILLED_WIRE);

@@ -26,5 +26,6 @@ pub use launch::{Control, Ended, LaunchError, Launcher, Outcome, Report, Running
 pub use sandbox::BoxError;
 pub use slot::{OpenedIo, slot_main};
 pub use wire::{
-    Boxed, Hello, InputName, Limits, Measure, Missing, Policy, SlotJob, TEE_NAME, stage_name,
+    Boxed, Hello, InputName, KnownAnswer, Limits, Measure, Missing, Policy, SlotJob, TEE_NAME,
+    stage_name,
 };

@@ -17,8 +17,8 @@ use trix_plan::task::{Output, TaskResult, TaskSpec};
 
 use crate::sandbox::{self, BoxError, Plan};
 use crate::wire::{
-    self, Boxed, Hello, InputName, Limits, Order, Policy, SlotJob, SlotMessage, WIRE_VERSION,
-    WireError, receive, receive_descriptors,
+    self, Boxed, Hello, InputName, KnownAnswer, Limits, Order, Policy, SlotJob, SlotMessage,
+    WIRE_VERSION, WireError, receive, receive_descriptors,
 };
 
 /// How often a slot says how far it is.
@@ -69,14 +69,16 @@ fn create(stage: &OwnedFd, name: &str) -> io::Result<File> {
 ///
 /// `engine` is the engine id whose bytes `runner` makes. `runner` gets the job,
 /// what is open, and a function that takes its progress, from any thread and as
-/// often as it likes. A panic in it becomes a failure of class crash.
+/// often as it likes. A panic in it becomes a failure of class crash. `answer` is the
+/// known-answer self-test, for a slot that gets no job.
 ///
 /// Stdin must be the worker's socket: started by hand it says so and gives 2.
-pub fn slot_main<R>(engine: &str, runner: R) -> ExitCode
+pub fn slot_main<R, A>(engine: &str, runner: R, answer: A) -> ExitCode
 where
     R: FnOnce(SlotJob, OpenedIo, &(dyn Fn(Progress) + Sync)) -> Result<TaskResult, Failure>,
+    A: FnOnce() -> Result<KnownAnswer, Failure>,
 {
-    match serve(engine, runner) {
+    match serve(engine, runner, answer) {
         // No destructor runs: a codec that hangs or crashes in its own clean-up
         // would spoil an attempt whose result is already told.
         Ok(()) => exit_now(0),
@@ -91,15 +93,32 @@ where
     }
 }
 
-fn serve<R>(engine: &str, runner: R) -> Result<(), WireError>
+fn serve<R, A>(engine: &str, runner: R, answer: A) -> Result<(), WireError>
 where
     R: FnOnce(SlotJob, OpenedIo, &(dyn Fn(Progress) + Sync)) -> Result<TaskResult, Failure>,
+    A: FnOnce() -> Result<KnownAnswer, Failure>,
 {
     let socket = stdin_socket()?;
     let trix = env!("CARGO_PKG_VERSION").to_owned();
     wire::send(&socket, &Hello { trix, wire: WIRE_VERSION, engine: engine.to_owned() })?;
     let (job, policy, name_refused) = match receive(&socket)? {
-        Order::Trial { limits, worker_pid } => return trial(socket, &limits, worker_pid),
+        Order::Trial { limits, worker_pid } => {
+            return close_around_nothing(&mut line_of(socket), &limits, worker_pid).map(drop);
+        }
+        Order::SelfTest { limits, worker_pid } => {
+            let mut line = line_of(socket);
+            if !close_around_nothing(&mut line, &limits, worker_pid)? {
+                return Ok(());
+            }
+            let given = catch_unwind(AssertUnwindSafe(answer));
+            return wire::send(
+                &mut line,
+                &match given.unwrap_or_else(|panic| Err(panicked(&*panic))) {
+                    Ok(answer) => SlotMessage::Tested { answer },
+                    Err(failure) => SlotMessage::Failed { failure },
+                },
+            );
+        }
         Order::Work { job, policy, name_refused } => (*job, policy, name_refused),
     };
     let wanted = job.inputs.len() + 1 + usize::from(job.tee.is_some());
@@ -181,8 +200,12 @@ fn line_of(socket: UnixStream) -> File {
     File::from(OwnedFd::from(socket))
 }
 
-/// Closes the box around nothing.
-fn trial(socket: UnixStream, limits: &Limits, worker_pid: u32) -> Result<(), WireError> {
+/// Closes the box around no file at all, and says what came of it.
+fn close_around_nothing(
+    line: &mut File,
+    limits: &Limits,
+    worker_pid: u32,
+) -> Result<bool, WireError> {
     let plan = Plan {
         limits,
         worker_pid,
@@ -192,7 +215,7 @@ fn trial(socket: UnixStream, limits: &Limits, worker_pid: u32) -> Result<(), Wir
         name_refused: false,
     };
     let closed = sandbox::close(&plan, &mut || Ok(()));
-    say_closed(&mut line_of(socket), closed, Policy::BestEffort).map(|_| ())
+    say_closed(line, closed, Policy::BestEffort)
 }
 
 /// Says how the box came out; true when work may begin.

@@ -21,11 +21,11 @@ use rustix::net::{
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use trix_model::{AttemptId, Failure, Key, Progress, SharePath};
+use trix_model::{AttemptId, Digest, Failure, Key, Progress, SharePath};
 use trix_plan::task::{Output, TaskResult, TaskSpec};
 
 /// Version of everything in this module. Worker and slot must agree on it.
-pub const WIRE_VERSION: u32 = 2;
+pub const WIRE_VERSION: u32 = 3;
 
 /// Largest message in bytes. The largest honest one is an intake's result with
 /// its planning index, some megabytes for a day of video.
@@ -66,6 +66,13 @@ pub enum InputName {
 pub enum Order {
     /// Close the box, tell what it enforces, and end.
     Trial {
+        /// As for a job.
+        limits: Limits,
+        /// As for a job.
+        worker_pid: u32,
+    },
+    /// Give the known answer, in a closed box, and end.
+    SelfTest {
         /// As for a job.
         limits: Limits,
         /// As for a job.
@@ -135,6 +142,11 @@ pub enum SlotMessage {
         /// The latest value.
         progress: Progress,
     },
+    /// The known answer, as this machine gives it.
+    Tested {
+        /// What it gives, and what it should give.
+        answer: KnownAnswer,
+    },
     /// The task ended well.
     Done {
         /// What it made.
@@ -145,6 +157,22 @@ pub enum SlotMessage {
         /// Why.
         failure: Failure,
     },
+}
+
+/// What a self-test gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownAnswer {
+    /// Digest of what this machine made.
+    pub given: Digest,
+    /// Digest of what a machine makes that is well.
+    pub expected: Digest,
+}
+
+impl KnownAnswer {
+    /// True of a machine that is well, as far as this can tell.
+    pub fn is_right(&self) -> bool {
+        self.given == self.expected
+    }
 }
 
 /// What a slot's box really enforces.

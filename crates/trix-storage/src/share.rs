@@ -95,6 +95,8 @@ pub struct Mount {
     pub mount_point: String,
     /// Options of the mount and of the file system, separated by commas.
     pub options: String,
+    /// Minor number of its device, by which the kernel names a FUSE connection.
+    pub minor: u32,
 }
 
 /// What a probe found.
@@ -423,16 +425,38 @@ fn same_time(a: i64, b: i64) -> bool {
 }
 
 fn parse_mountinfo(table: &str, mount_id: u64) -> Option<Mount> {
-    let line = table
-        .lines()
-        .find(|l| l.split(' ').next().and_then(|id| id.parse().ok()) == Some(mount_id))?;
+    let is_it =
+        |line: &&str| line.split(' ').next().and_then(|id| id.parse().ok()) == Some(mount_id);
+    table.lines().find(is_it).and_then(parse_mount)
+}
+
+fn parse_mount(line: &str) -> Option<Mount> {
     let (left, right) = line.split_once(" - ")?;
     let left: Vec<&str> = left.split(' ').collect();
     let mut right = right.splitn(3, ' ');
     let fs_type = right.next()?.to_owned();
     let source = unescape(right.next()?);
     let options = format!("{},{}", left.get(5)?, right.next().unwrap_or(""));
-    Some(Mount { fs_type, source, mount_point: unescape(left.get(4)?), options })
+    let minor = left.get(2)?.split_once(':')?.1.parse().ok()?;
+    Some(Mount { fs_type, source, mount_point: unescape(left.get(4)?), options, minor })
+}
+
+impl Mount {
+    /// The topmost mount at a mount point, without touching it: `None` if nothing is there.
+    pub fn at(point: &Path) -> std::io::Result<Option<Mount>> {
+        let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+        Ok(topmost(&table, point))
+    }
+
+    /// True of sshfs and all others whose server is a process.
+    pub fn is_fuse(&self) -> bool {
+        self.fs_type == "fuse" || self.fs_type.starts_with("fuse.")
+    }
+}
+
+/// Mounts that lie over another come later in the table.
+fn topmost(table: &str, point: &Path) -> Option<Mount> {
+    table.lines().rev().filter_map(parse_mount).find(|m| Path::new(&m.mount_point) == point)
 }
 
 /// The table writes blanks and the like as three octal digits.
@@ -521,9 +545,6 @@ pub struct Root {
     pub root: PathBuf,
     /// What it is for.
     pub role: ShareRole,
-    /// Mount unit that the mount helper may mount again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mount_unit: Option<String>,
 }
 
 /// All shares of a node.

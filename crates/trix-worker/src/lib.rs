@@ -5,7 +5,9 @@
 //! | `core` | the worker's mind: events in, actions out; no clock, no input, no output |
 //! | `attempt` | one attempt: open the inputs, run the slot, keep what it made |
 //! | `publish` | copy and publish, which parse no media |
-//! | `shares` | verified handles and the probes that watch them |
+//! | `shares` | verified handles and what watches them |
+//! | `probe` | the child process that looks at a share, and may hang as long as that does |
+//! | `remount` | the helper with root's rights that mounts shares anew |
 //! | `state` | the state folder: lock, identity, outbox |
 //!
 //! **A worker parses no media and has no SQL.** It talks to the database through
@@ -13,7 +15,9 @@
 
 mod attempt;
 pub mod core;
+mod probe;
 mod publish;
+mod remount;
 mod shares;
 mod state;
 
@@ -33,8 +37,10 @@ use uuid::Uuid;
 
 use crate::attempt::{Context, Stop};
 use crate::core::{Action, Call, CallError, Core, CoreConfig, Event, Reply};
+pub use crate::probe::{Prober, probe_main};
+pub use crate::remount::{MountList, RemountError, serve as serve_mounts};
 pub use crate::shares::ShareMount;
-use crate::shares::Shares;
+use crate::shares::{Shares, Watch};
 use crate::state::StateDir;
 pub use crate::state::StateError;
 
@@ -57,6 +63,10 @@ pub struct WorkerConfig {
     pub capacity: Resources,
     /// Starts slots: `trix-media slot`.
     pub launcher: Launcher,
+    /// Starts the processes that look at shares.
+    pub prober: Prober,
+    /// Socket of the mount helper, if there is one.
+    pub mount_helper: Option<PathBuf>,
     /// User and group of slots when the worker is root; `None` keeps root without
     /// capabilities.
     pub slot_user: Option<(u32, u32)>,
@@ -128,7 +138,11 @@ pub async fn run(config: WorkerConfig, stop: CancellationToken) -> Result<(), Wo
         config.shares.clone(),
         config.cache.clone(),
         config.max_object,
-        &config.times,
+        &Watch {
+            prober: config.prober.clone(),
+            mount_helper: config.mount_helper.clone(),
+            times: config.times,
+        },
         state.clone(),
         events.clone(),
     )
@@ -255,8 +269,8 @@ impl Shell {
         stop: CancellationToken,
     ) -> Result<(), WorkerError> {
         let mut draining = false;
-        let mut look = tokio::time::interval(self.config.times.mount_deadline);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut self_test = tokio::time::interval(self.config.times.self_test);
+        self_test.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut actions = self.core.tick(self.now());
         loop {
             for action in std::mem::take(&mut actions) {
@@ -286,8 +300,8 @@ impl Shell {
                     draining = true;
                     Some(Event::Drain)
                 }
-                _ = look.tick() => {
-                    self.context.shares.look_for_hung(&self.config.times, &self.events);
+                _ = self_test.tick(), if self.me.is_some() && !draining => {
+                    self.test_machine();
                     None
                 }
                 () = tokio::time::sleep_until(wake.into()) => None,
@@ -444,6 +458,31 @@ impl Shell {
         if let Err(e) = std::thread::Builder::new().name("drop-stages".into()).spawn(sweep) {
             tracing::warn!(error = %e, "no thread to remove stages; the janitor will");
         }
+    }
+
+    /// Asks this machine for the known answer, and tells the cluster what it said.
+    fn test_machine(&self) {
+        let Some(me) = self.me.clone() else { return };
+        let (launcher, user) = (self.context.launcher.clone(), self.config.slot_user);
+        let store = self.config.store.clone();
+        tokio::spawn(async move {
+            let answer = match blocking(move || launcher.self_test(user)).await {
+                Ok(answer) => answer,
+                // Nothing is proved by it: a node where no slot starts fails its attempts.
+                Err(e) => return tracing::warn!("the self-test: {}", with_causes(&e)),
+            };
+            if !answer.is_right() {
+                tracing::error!(
+                    given = %answer.given, expected = %answer.expected,
+                    "this machine does not give the known answer: its memory or a core is bad"
+                );
+            }
+            // The next one is soon enough.
+            match store.self_test(me, answer.given, answer.expected).await {
+                Ok(node) => tracing::debug!(?node, right = answer.is_right(), "self-test"),
+                Err(e) => tracing::warn!("telling the self-test: {}", with_causes(&e)),
+            }
+        });
     }
 
     fn call(&mut self, call: Call) {

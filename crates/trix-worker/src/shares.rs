@@ -1,11 +1,12 @@
-//! The shares of a node: verified handles, and a probe that watches each.
+//! The shares of a node: verified handles, and a watcher of each.
 //!
-//! A probe runs on a thread of its own, because a dead share may hold it for ever.
-//! The handle of a good probe is the only way to a share: a dead mount's path is an
-//! empty local folder, and writes by path would fill the node's own disk.
+//! A watcher is a thread that asks a [probe child](crate::probe) how the share is. The handle
+//! that came with a good answer is the only way to a share.
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::process::Child;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -13,12 +14,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 use trix_db::ProtocolTimes;
 use trix_model::{Failure, ShareName};
-use trix_storage::{
-    Cache, Capabilities, Expect, MoveMethod, Probe, Share, ShareRole, ShareState, WritableShare,
-};
+use trix_storage::{Cache, MoveMethod, Share, ShareRole, WritableShare};
 use uuid::Uuid;
 
 use crate::core::Event;
+use crate::probe::{Look, NoShare, ProbeChild, Prober};
 use crate::state::StateDir;
 use crate::with_causes;
 
@@ -34,7 +34,13 @@ pub struct ShareMount {
     /// The marker that it must have. `None`: a writable share keeps the one that it
     /// had when this node first used it.
     pub marker: Option<Uuid>,
+    /// The mount helper may mount it anew when it is away.
+    pub remount: bool,
 }
+
+/// So many probes of one share may hang in the kernel; a share that was mounted anew needs a
+/// fresh one, and a mount that hangs for ever must not fill the table of processes.
+const MAX_STUCK: usize = 8;
 
 /// So many bytes must be free on a writable share.
 const MIN_FREE: u64 = 64 << 20;
@@ -60,7 +66,6 @@ struct Current {
     handle: Option<Handle>,
     usable: bool,
     reason: String,
-    heard: Instant,
     /// Good probes in a row.
     goods: u32,
     /// It was lost once; then one good probe is not enough.
@@ -69,9 +74,27 @@ struct Current {
 
 /// A share that was verified.
 #[derive(Clone, Debug)]
-enum Handle {
+pub(crate) enum Handle {
     Read(Share),
     Write(WritableShare, MoveMethod),
+}
+
+impl Handle {
+    /// The descriptor of its root.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        match self {
+            Handle::Read(share) => share.as_fd(),
+            Handle::Write(share, _) => share.as_fd(),
+        }
+    }
+
+    /// How files get their names there; `None` for a source.
+    pub fn moves(&self) -> Option<MoveMethod> {
+        match self {
+            Handle::Read(_) => None,
+            Handle::Write(_, moves) => Some(*moves),
+        }
+    }
 }
 
 impl Current {
@@ -89,12 +112,12 @@ fn lock(state: &Mutex<Current>) -> MutexGuard<'_, Current> {
 }
 
 impl Shares {
-    /// Starts the probes; they tell `events` what is usable and what is not any more.
+    /// Starts the watchers; they tell `events` what is usable and what is not any more.
     pub fn start(
         mounts: Vec<ShareMount>,
         cache: ShareName,
         max_object: u64,
-        times: &ProtocolTimes,
+        watch: &Watch,
         state: Arc<StateDir>,
         events: UnboundedSender<Event>,
     ) -> std::io::Result<Shares> {
@@ -105,46 +128,34 @@ impl Shares {
                 handle: None,
                 usable: false,
                 reason: "it was not probed yet".to_owned(),
-                heard: Instant::now(),
                 goods: 0,
                 lost_before: false,
             };
             let current = Arc::new(Mutex::new(current));
             let (wake, woken) = channel();
-            let prober = Prober {
+            let watcher = Watcher {
                 mount: mount.clone(),
+                watch: watch.clone(),
                 state: state.clone(),
                 markers: markers.clone(),
                 current: current.clone(),
                 events: events.clone(),
+                child: None,
+                stuck: Vec::new(),
+                remount: Pause::new(&watch.times),
             };
-            let interval = times.mount_probe;
             std::thread::Builder::new()
-                .name(format!("probe-{}", mount.name))
-                .spawn(move || prober.run(interval, &woken))?;
+                .name(format!("share-{}", mount.name))
+                .spawn(move || watcher.run(&woken))?;
             all.insert(mount.name.clone(), Mount { mount, state: current, wake });
         }
         Ok(Shares { mounts: all, cache, max_object })
     }
 
-    /// Looks for probes that do not answer: two deadlines missed is a hung share.
-    pub fn look_for_hung(&self, times: &ProtocolTimes, events: &UnboundedSender<Event>) {
-        let limit = times.mount_probe + 2 * times.mount_deadline;
-        for (name, mount) in &self.mounts {
-            let mut current = lock(&mount.state);
-            if current.usable && current.heard.elapsed() > limit {
-                current.lose("it does not answer");
-                tracing::warn!(share = %name, "the share hangs");
-                // The receiver is gone only when the worker ends.
-                let _ = events.send(Event::ShareLost(name.clone(), current.reason.clone()));
-            }
-        }
-    }
-
     /// Has these shares probed now: something on them went wrong.
     pub fn doubt<'a>(&self, names: impl IntoIterator<Item = &'a ShareName>) {
         for mount in names.into_iter().filter_map(|name| self.mounts.get(name)) {
-            // A probe thread that ended has nobody left to tell.
+            // A watcher that ended has nobody left to tell.
             let _ = mount.wake.send(());
         }
     }
@@ -196,93 +207,158 @@ impl Shares {
     }
 }
 
-/// The thread that watches one share.
-struct Prober {
+/// What all watchers go by.
+#[derive(Clone, Debug)]
+pub(crate) struct Watch {
+    /// Starts probe children.
+    pub prober: Prober,
+    /// Where the mount helper listens, if there is one.
+    pub mount_helper: Option<PathBuf>,
+    /// The protocol's times.
+    pub times: ProtocolTimes,
+}
+
+/// The thread that watches one share. It waits for nothing that has no end.
+struct Watcher {
     mount: ShareMount,
+    watch: Watch,
     state: Arc<StateDir>,
     /// Held while the file of markers is read and written.
     markers: Arc<Mutex<()>>,
     current: Arc<Mutex<Current>>,
     events: UnboundedSender<Event>,
+    child: Option<ProbeChild>,
+    /// Killed children that hang in the kernel.
+    stuck: Vec<Child>,
+    remount: Pause,
 }
 
-impl Prober {
-    fn run(self, interval: Duration, woken: &std::sync::mpsc::Receiver<()>) {
+impl Watcher {
+    fn run(mut self, woken: &std::sync::mpsc::Receiver<()>) {
         loop {
-            let verdict = self.look();
+            let mut verdict = self.look();
+            if verdict.is_err() && self.mount.remount && self.remount.is_over() {
+                self.ask_for_remount();
+                verdict = self.look();
+            }
+            if verdict.is_ok() {
+                self.remount = Pause::new(&self.watch.times);
+            }
             if !self.tell(verdict) {
-                return;
+                break;
             }
-            match woken.recv_timeout(interval) {
+            match woken.recv_timeout(self.watch.times.mount_probe) {
                 Ok(()) | Err(RecvTimeoutError::Timeout) => while woken.try_recv().is_ok() {},
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
+        self.give_up_child();
     }
 
-    /// One probe; may hang as long as the share does.
-    fn look(&self) -> Result<Handle, String> {
+    /// One look by the child.
+    fn look(&mut self) -> Result<Handle, String> {
         let kept = lock(&self.current).handle.clone();
-        let handle = match kept {
-            Some(handle) => handle,
-            None => self.open()?,
+        let known = self.known_marker()?;
+        let mut child = match self.child.take() {
+            Some(child) => child,
+            None => self.start_child()?,
         };
-        let expect = |marker| Expect { marker, mount: None, min_free: MIN_FREE };
-        let probe: Probe = match &handle {
-            Handle::Read(share) => {
-                share.probe(&Expect { min_free: 0, ..expect(self.mount.marker) })
+        let look = Look {
+            name: self.mount.name.clone(),
+            root: self.mount.root.clone(),
+            role: self.mount.role,
+            marker: known,
+            min_free: if self.mount.role == ShareRole::Source { 0 } else { MIN_FREE },
+            open: kept.is_none(),
+        };
+        let found = match child.look(&look, self.watch.times.mount_deadline) {
+            Ok(found) => found,
+            Err(NoShare::Unusable(reason)) => {
+                self.child = Some(child);
+                return Err(reason);
             }
-            Handle::Write(share, _) => share.probe(&expect(Some(self.marker(share)?))),
+            Err(NoShare::Silent(reason)) => {
+                self.stuck.extend(child.end());
+                return Err(reason);
+            }
         };
-        match probe.state {
-            ShareState::Ok | ShareState::Slow => Ok(handle),
-            _ => Err(probe.reason),
+        self.child = Some(child);
+        if let (None, Some(marker), false) =
+            (known, found.marker, self.mount.role == ShareRole::Source)
+        {
+            self.remember_marker(marker)?;
+        }
+        match (kept, found.root) {
+            // A child that was started anew has opened the root anew, and that is the one
+            // that it looks at from now on.
+            (_, Some(root)) => self.handle(root, found.moves),
+            (Some(handle), None) => Ok(handle),
+            (None, None) => Err("its probe kept the root to itself".to_owned()),
         }
     }
 
-    fn open(&self) -> Result<Handle, String> {
-        let (name, root) = (self.mount.name.clone(), &self.mount.root);
-        if self.mount.role == ShareRole::Source {
-            return Share::open(name, root).map(Handle::Read).map_err(|e| e.with_causes());
+    fn start_child(&mut self) -> Result<ProbeChild, String> {
+        // What the kernel has let go of is reaped here.
+        self.stuck.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        if self.stuck.len() >= MAX_STUCK {
+            return Err(format!("{} probes hang in it", self.stuck.len()));
         }
-        let share = WritableShare::open(name, root).map_err(|e| e.with_causes())?;
-        // Before anything is written, even by the trial below: is it the right folder?
-        let marker = self.marker(&share)?;
-        share.verify_marker(marker).map_err(|e| e.with_causes())?;
-        let found = Capabilities::probe(&share).map_err(|e| e.with_causes())?;
-        Ok(Handle::Write(share, found.move_method))
+        self.watch.prober.start().map_err(|e| format!("starting its probe: {e}"))
+    }
+
+    fn give_up_child(&mut self) {
+        if let Some(child) = self.child.take() {
+            self.stuck.extend(child.end());
+        }
+    }
+
+    fn handle(&self, root: OwnedFd, moves: Option<MoveMethod>) -> Result<Handle, String> {
+        let (name, path) = (self.mount.name.clone(), &self.mount.root);
+        match moves {
+            None => Share::from_fd(name, path, root).map(Handle::Read),
+            Some(moves) => {
+                WritableShare::from_fd(name, path, root).map(|share| Handle::Write(share, moves))
+            }
+        }
+        .map_err(|e| e.with_causes())
+    }
+
+    /// Has the mount helper mount the share anew, which may take as long as its server likes.
+    fn ask_for_remount(&mut self) {
+        let Some(helper) = &self.watch.mount_helper else { return };
+        let name = &self.mount.name;
+        match crate::remount::ask(helper, name) {
+            Ok(()) => tracing::info!(share = %name, "the share was mounted anew"),
+            Err(e) => tracing::warn!(share = %name, "mounting the share anew: {}", with_causes(&e)),
+        }
+        // The old child looks at the old mount.
+        self.give_up_child();
+        lock(&self.current).handle = None;
+        self.remount.lengthen();
     }
 
     /// The marker that the share must have: the configured one, else the one that this
-    /// node has seen, else (the first time) the one that it has or gets.
-    fn marker(&self, share: &WritableShare) -> Result<Uuid, String> {
-        if let Some(marker) = self.mount.marker {
-            return Ok(marker);
+    /// node has seen; `None` at the first time, when it tells the one that it has or gets.
+    fn known_marker(&self) -> Result<Option<Uuid>, String> {
+        if self.mount.marker.is_some() || self.mount.role == ShareRole::Source {
+            return Ok(self.mount.marker);
         }
-        // The share is touched outside the lock: if it hangs, the others must not.
-        let kept = || {
-            let markers = self.state.markers().map_err(|e| with_causes(&e))?;
-            Ok::<_, String>((markers.get(&self.mount.name).copied(), markers))
-        };
-        {
-            let _turn = self.markers.lock().unwrap_or_else(|e| e.into_inner());
-            if let (Some(marker), _) = kept()? {
-                return Ok(marker);
-            }
-        }
-        let marker = share.ensure_marker().map_err(|e| e.with_causes())?;
         let _turn = self.markers.lock().unwrap_or_else(|e| e.into_inner());
-        let (_, mut markers) = kept()?;
+        let markers = self.state.markers().map_err(|e| with_causes(&e))?;
+        Ok(markers.get(&self.mount.name).copied())
+    }
+
+    fn remember_marker(&self, marker: Uuid) -> Result<(), String> {
+        let _turn = self.markers.lock().unwrap_or_else(|e| e.into_inner());
+        let mut markers = self.state.markers().map_err(|e| with_causes(&e))?;
         markers.insert(self.mount.name.clone(), marker);
-        self.state.remember_markers(&markers).map_err(|e| with_causes(&e))?;
-        Ok(marker)
+        self.state.remember_markers(&markers).map_err(|e| with_causes(&e))
     }
 
     /// Keeps the verdict and tells the worker of a change; false when nobody listens.
     fn tell(&self, verdict: Result<Handle, String>) -> bool {
         let name = self.mount.name.clone();
         let mut current = lock(&self.current);
-        current.heard = Instant::now();
         let event = match verdict {
             Ok(handle) => {
                 current.handle = Some(handle);
@@ -310,5 +386,29 @@ impl Prober {
             }
         };
         self.events.send(event).is_ok()
+    }
+}
+
+/// A pause that grows from that between two probes to sixty of them (5 s to 5 min).
+#[derive(Debug)]
+struct Pause {
+    until: Instant,
+    next: Duration,
+    longest: Duration,
+}
+
+impl Pause {
+    fn new(times: &ProtocolTimes) -> Pause {
+        let (next, longest) = (times.mount_probe, times.mount_probe * 60);
+        Pause { until: Instant::now(), next, longest }
+    }
+
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
+    fn lengthen(&mut self) {
+        self.until = Instant::now() + self.next;
+        self.next = (self.next * 2).min(self.longest);
     }
 }

@@ -115,6 +115,17 @@ export const api = {
     taken(client.POST("/api/v1/jobs/{id}/cancel", { params: { path: { id } } })),
   retry: (id: number) =>
     taken(client.POST("/api/v1/jobs/{id}/retry", { params: { path: { id } } })),
+  pause: (id: number) => taken(client.POST("/api/v1/jobs/{id}/pause", { params: { path: { id } } })),
+  resume: (id: number) =>
+    taken(client.POST("/api/v1/jobs/{id}/resume", { params: { path: { id } } })),
+  setPriority: (id: number, band: number) =>
+    taken(
+      client.PUT("/api/v1/jobs/{id}/priority", { params: { path: { id } }, body: { band } }),
+    ),
+  explainJob: (id: number, signal: AbortSignal) =>
+    taken(client.GET("/api/v1/jobs/{id}/explain", { params: { path: { id } }, signal })),
+  explainTask: (id: number, signal: AbortSignal) =>
+    taken(client.GET("/api/v1/tasks/{id}/explain", { params: { path: { id } }, signal })),
   attemptLog: (task: number, epoch: number, signal: AbortSignal) =>
     taken(
       client.GET("/api/v1/attempts/{task}/{epoch}/log", {
@@ -140,6 +151,28 @@ export const api = {
   validate: (text: string) => taken(client.POST("/api/v1/profiles/validate", { body: { text } })),
 
   nodes: (signal: AbortSignal) => taken(client.GET("/api/v1/nodes", { signal })),
+  cordon: (name: string, reason: string) =>
+    taken(
+      client.POST("/api/v1/nodes/{name}/cordon", { params: { path: { name } }, body: { reason } }),
+    ),
+  uncordon: (name: string) =>
+    taken(client.POST("/api/v1/nodes/{name}/uncordon", { params: { path: { name } } })),
+  drain: (name: string, reason: string) =>
+    taken(
+      client.POST("/api/v1/nodes/{name}/drain", { params: { path: { name } }, body: { reason } }),
+    ),
+  undrain: (name: string) =>
+    taken(client.POST("/api/v1/nodes/{name}/undrain", { params: { path: { name } } })),
+  holds: (signal: AbortSignal) => taken(client.GET("/api/v1/holds", { signal })),
+  holdAll: (reason: string) => taken(client.PUT("/api/v1/holds/all", { body: { reason } })),
+  lift: (hold: Schemas["Hold"]) =>
+    hold.scope === "all"
+      ? taken(client.DELETE("/api/v1/holds/all"))
+      : taken(
+          client.DELETE("/api/v1/holds/{scope}/{name}", {
+            params: { path: { scope: hold.scope, name: hold.name ?? "" } },
+          }),
+        ),
   system: (signal: AbortSignal) => taken(client.GET("/api/v1/system", { signal })),
 
   tokens: (signal: AbortSignal) => taken(client.GET("/api/v1/tokens", { signal })),

@@ -40,6 +40,19 @@ export const queries = {
       queryKey: ["job", id, "plan"],
       queryFn: ({ signal }) => api.plan(id, signal),
     }),
+  whyJob: (id: number) =>
+    queryOptions({
+      queryKey: ["job", id, "why"],
+      queryFn: ({ signal }) => api.explainJob(id, signal),
+      // What it waits for changes without an event of its own.
+      refetchInterval: LOOK,
+    }),
+  whyTask: (id: number) =>
+    queryOptions({
+      queryKey: ["task", id, "why"],
+      queryFn: ({ signal }) => api.explainTask(id, signal),
+      refetchInterval: LOOK,
+    }),
   attemptLog: (task: number, epoch: number, running: boolean) =>
     queryOptions({
       queryKey: ["log", task, epoch],
@@ -72,6 +85,12 @@ export const queries = {
     queryOptions({
       queryKey: ["nodes"],
       queryFn: ({ signal }) => api.nodes(signal),
+      refetchInterval: LOOK,
+    }),
+  holds: () =>
+    queryOptions({
+      queryKey: ["holds"],
+      queryFn: ({ signal }) => api.holds(signal),
       refetchInterval: LOOK,
     }),
   system: () =>

@@ -1345,6 +1345,8 @@ export interface components {
         };
         /** @description A machine. */
         Node: {
+            /** @description Why it gets none, and who said so; empty while it gets work. */
+            closed_because: string;
             /**
              * Format: int64
              * @description Number.
@@ -1352,6 +1354,8 @@ export interface components {
             id: number;
             /** @description Name. */
             name: string;
+            /** @description Whether it gets work. */
+            state: components["schemas"]["NodeState"];
             worker?: components["schemas"]["Worker"] | null;
         };
         /** @description What became of a command to a node. */

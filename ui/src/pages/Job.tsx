@@ -1,11 +1,18 @@
 // One job: how it stands, what it did, what came out of it.
 
-import { Button, Modal, Tabs } from "@mantine/core";
-import { IconPlayerStop, IconReload } from "@tabler/icons-react";
+import { Button, Menu, Modal, Tabs } from "@mantine/core";
+import {
+  IconArrowsSort,
+  IconPlayerPause,
+  IconPlayerPlay,
+  IconPlayerStop,
+  IconReload,
+} from "@tabler/icons-react";
+import { notifications } from "@mantine/notifications";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate, useParams, useSearch } from "@tanstack/react-router";
 import { useEffect, useState } from "react";
-import { ApiError, api, type Schemas } from "../api/client";
+import { ApiError, api, messageOf, type Schemas } from "../api/client";
 import { useJobProgress, watchJob } from "../api/live";
 import { queries } from "../api/queries";
 import { Copy } from "../components/Copy";
@@ -82,6 +89,7 @@ export function JobPage() {
       <div className="panel" style={{ marginBottom: 12 }}>
         <Head detail={detail} />
         <Failure detail={detail} openTask={openTask} />
+        <Waiting job={detail.job} />
       </div>
       <Tabs
         value={tab}
@@ -203,14 +211,27 @@ function Commands({ job }: { job: Schemas["Job"] }) {
   const client = useQueryClient();
   const me = useQuery(queries.me()).data;
   const [asking, setAsking] = useState<"cancel" | "retry">();
+  const onSuccess = () => {
+    setAsking(undefined);
+    void client.invalidateQueries({ queryKey: ["job", job.id] });
+    void client.invalidateQueries({ queryKey: ["jobs"] });
+  };
   const command = useMutation({
     mutationFn: (what: "cancel" | "retry") =>
       what === "cancel" ? api.cancel(job.id) : api.retry(job.id),
-    onSuccess: () => {
-      setAsking(undefined);
-      void client.invalidateQueries({ queryKey: ["job", job.id] });
-      void client.invalidateQueries({ queryKey: ["jobs"] });
-    },
+    onSuccess,
+  });
+  // These take nothing away, so nobody is asked whether he means it.
+  const gentle = useMutation({
+    mutationFn: (what: "pause" | "resume" | number) =>
+      what === "pause"
+        ? api.pause(job.id)
+        : what === "resume"
+          ? api.resume(job.id)
+          : api.setPriority(job.id, what),
+    onSuccess,
+    onError: (error) =>
+      notifications.show({ color: "red", title: "Not done", message: messageOf(error) }),
   });
   const close = () => {
     setAsking(undefined);
@@ -223,7 +244,46 @@ function Commands({ job }: { job: Schemas["Job"] }) {
     job.state === "failed";
   if (me?.role === "viewer" || !(cancellable || job.state === "failed")) return null;
   return (
-    <div className="row">
+    <div className="row wrap">
+      {job.state === "paused" && (
+        <Button
+          leftSection={<IconPlayerPlay size={14} />}
+          loading={gentle.isPending}
+          onClick={() => gentle.mutate("resume")}
+        >
+          Resume
+        </Button>
+      )}
+      {isMoving(job) && job.state !== "cancelling" && (
+        <>
+          <Menu position="bottom-end">
+            <Menu.Target>
+              <Button variant="default" leftSection={<IconArrowsSort size={14} />}>
+                Priority {job.band}
+              </Button>
+            </Menu.Target>
+            <Menu.Dropdown>
+              {PRIORITIES.map(([band, words]) => (
+                <Menu.Item
+                  key={band}
+                  onClick={() => gentle.mutate(band)}
+                  disabled={band === job.band}
+                >
+                  {band} {words && <span className="dim">{words}</span>}
+                </Menu.Item>
+              ))}
+            </Menu.Dropdown>
+          </Menu>
+          <Button
+            variant="default"
+            leftSection={<IconPlayerPause size={14} />}
+            loading={gentle.isPending}
+            onClick={() => gentle.mutate("pause")}
+          >
+            Pause
+          </Button>
+        </>
+      )}
       {job.state === "failed" && (
         <Button leftSection={<IconReload size={14} />} onClick={() => setAsking("retry")}>
           Retry
@@ -264,6 +324,37 @@ function Commands({ job }: { job: Schemas["Job"] }) {
           </div>
         </div>
       </Modal>
+    </div>
+  );
+}
+
+/** Priorities from first to last, with words for those that stand for something. */
+const PRIORITIES: [number, string][] = [
+  [9, "before all others"],
+  [8, ""],
+  [7, ""],
+  [6, ""],
+  [5, "as usual"],
+  [4, ""],
+  [3, ""],
+  [2, ""],
+  [1, ""],
+  [0, "when nothing else is to be done"],
+];
+
+/** Why nothing of it runs, and what would mend that. */
+function Waiting({ job }: { job: Schemas["Job"] }) {
+  const live = useJobProgress(job.id);
+  const stands =
+    job.state === "paused" ||
+    (isMoving(job) && job.tasks.running === 0 && (live?.running ?? 0) === 0);
+  const why = useQuery({ ...queries.whyJob(job.id), enabled: stands });
+  if (!stands || !why.data) return null;
+  return (
+    <div className="panel-body" style={{ paddingTop: 0 }}>
+      <Note tone={job.state === "paused" ? "warn" : "idle"} role="status" title={why.data.because}>
+        <span data-testid="mend">{why.data.mend}</span>
+      </Note>
     </div>
   );
 }

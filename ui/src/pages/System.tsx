@@ -1,18 +1,20 @@
 // The machines and what they stand on: workers, shares, database, leader.
 
-import { Tooltip } from "@mantine/core";
-import { useQuery } from "@tanstack/react-query";
+import { ActionIcon, Button, Menu, Modal, Textarea, Tooltip } from "@mantine/core";
+import { notifications } from "@mantine/notifications";
+import { IconDots, IconPlayerPause, IconPlayerPlay } from "@tabler/icons-react";
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
-import type { ReactNode } from "react";
-import type { Schemas } from "../api/client";
+import { type ReactNode, useState } from "react";
+import { api, messageOf, type Schemas } from "../api/client";
 import { queries } from "../api/queries";
 import { Copy } from "../components/Copy";
 import { type Column, DataTable } from "../components/DataTable";
-import { Empty, ErrorNote, Loading } from "../components/Messages";
+import { Empty, ErrorNote, Loading, Note } from "../components/Messages";
 import { Badge, Bar, Tag } from "../components/State";
 import { Ago } from "../components/Time";
 import { bytes, count } from "../format";
-import { SHARE, SHARE_ROLE, sentence, TASK, type Tone, WORKER } from "../words";
+import { kindWord, NODE, SHARE, SHARE_ROLE, sentence, TASK, type Tone, WORKER } from "../words";
 
 type Node = Schemas["Node"];
 type Share = Schemas["Share"];
@@ -26,8 +28,10 @@ export function SystemPage() {
     <div className="page">
       <div className="page-head">
         <h1>System</h1>
+        <PauseAll />
       </div>
       <div className="stack">
+        <Holds />
         {system.error && !system.data ? (
           <ErrorNote error={system.error} retry={() => void system.refetch()} />
         ) : (
@@ -191,8 +195,209 @@ function Tile({
   );
 }
 
+type Hold = Schemas["Hold"];
+
+/** What a hold stops, as part of a sentence. */
+function stopped(hold: Hold): string {
+  switch (hold.scope) {
+    case "all":
+      return "Everything is paused";
+    case "kind":
+      return `All tasks of the kind ${kindWord(hold.name ?? "")} are paused`;
+    case "node":
+      return `Node ${hold.name} is paused`;
+  }
+}
+
+function useOperator(): boolean {
+  const me = useQuery(queries.me()).data;
+  return me !== undefined && me.role !== "viewer";
+}
+
+/** A command of an operator; what it changes is read again. */
+function useCommand<T>(run: (what: T) => Promise<unknown>, done?: () => void) {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: run,
+    onSuccess: () => {
+      done?.();
+      for (const key of ["holds", "nodes", "system"]) {
+        void client.invalidateQueries({ queryKey: [key] });
+      }
+    },
+    onError: (error) =>
+      notifications.show({ color: "red", title: "Not done", message: messageOf(error) }),
+  });
+}
+
+function Holds() {
+  const holds = useQuery(queries.holds());
+  const operator = useOperator();
+  const lift = useCommand(api.lift);
+  if (!holds.data?.items.length) return null;
+  return (
+    <>
+      {holds.data.items.map((hold) => (
+        <Note
+          key={`${hold.scope}/${hold.name}`}
+          tone="warn"
+          role="status"
+          title={`${stopped(hold)}: ${hold.reason}`}
+          action={
+            operator && (
+              <Button
+                variant="default"
+                leftSection={<IconPlayerPlay size={14} />}
+                loading={lift.isPending}
+                onClick={() => lift.mutate(hold)}
+              >
+                Resume
+              </Button>
+            )
+          }
+        >
+          by {hold.by}, <Ago at={hold.at} />. What ran went on; nothing new is started.
+        </Note>
+      ))}
+    </>
+  );
+}
+
+/** Asks why, because others will wonder. */
+function Reason({
+  title,
+  children,
+  action,
+  pending,
+  onClose,
+  onDone,
+}: {
+  title: string;
+  children: ReactNode;
+  action: string;
+  pending: boolean;
+  onClose: () => void;
+  onDone: (reason: string) => void;
+}) {
+  const [reason, setReason] = useState("");
+  return (
+    <Modal opened onClose={onClose} title={title}>
+      <form
+        className="stack"
+        onSubmit={(event) => {
+          event.preventDefault();
+          onDone(reason.trim());
+        }}
+      >
+        <p style={{ margin: 0 }}>{children}</p>
+        <Textarea
+          label="Why"
+          description="For those who wonder later"
+          value={reason}
+          onChange={(event) => setReason(event.currentTarget.value)}
+          maxLength={500}
+          autosize
+          minRows={2}
+          data-autofocus
+        />
+        <div className="row" style={{ justifyContent: "flex-end" }}>
+          <Button variant="default" onClick={onClose}>
+            Not now
+          </Button>
+          <Button type="submit" loading={pending} disabled={!reason.trim()}>
+            {action}
+          </Button>
+        </div>
+      </form>
+    </Modal>
+  );
+}
+
+function PauseAll() {
+  const [asking, setAsking] = useState(false);
+  const operator = useOperator();
+  const holds = useQuery(queries.holds());
+  const hold = useCommand(api.holdAll, () => setAsking(false));
+  if (!operator || holds.data?.items.some((h) => h.scope === "all")) return null;
+  return (
+    <span className="push">
+      <Button
+        variant="default"
+        leftSection={<IconPlayerPause size={14} />}
+        onClick={() => setAsking(true)}
+      >
+        Pause everything
+      </Button>
+      {asking && (
+        <Reason
+          title="Pause everything?"
+          action="Pause"
+          pending={hold.isPending}
+          onClose={() => setAsking(false)}
+          onDone={(reason) => hold.mutate(reason)}
+        >
+          What runs goes on to its end. Nothing new is started on any node until somebody resumes.
+        </Reason>
+      )}
+    </span>
+  );
+}
+
+/** What an operator may do with a node. */
+function NodeMenu({ node }: { node: Node }) {
+  const [asking, setAsking] = useState<"cordon" | "drain">();
+  const operator = useOperator();
+  const close = useCommand(
+    (reason: string) =>
+      asking === "drain" ? api.drain(node.name, reason) : api.cordon(node.name, reason),
+    () => setAsking(undefined),
+  );
+  const open = useCommand(() =>
+    node.state === "drained" ? api.undrain(node.name) : api.uncordon(node.name),
+  );
+  if (!operator) return null;
+  return (
+    <>
+      <Menu position="bottom-end">
+        <Menu.Target>
+          <ActionIcon variant="subtle" color="gray" aria-label={`Commands for ${node.name}`}>
+            <IconDots size={16} />
+          </ActionIcon>
+        </Menu.Target>
+        <Menu.Dropdown>
+          {node.state === "ok" ? (
+            <>
+              <Menu.Item onClick={() => setAsking("cordon")}>Close it for new work</Menu.Item>
+              <Menu.Item onClick={() => setAsking("drain")}>Drain it</Menu.Item>
+            </>
+          ) : (
+            <Menu.Item onClick={() => open.mutate(undefined)}>Open it again</Menu.Item>
+          )}
+        </Menu.Dropdown>
+      </Menu>
+      {asking && (
+        <Reason
+          title={asking === "drain" ? `Drain ${node.name}?` : `Close ${node.name}?`}
+          action={asking === "drain" ? "Drain" : "Close"}
+          pending={close.isPending}
+          onClose={() => setAsking(undefined)}
+          onDone={(reason) => close.mutate(reason)}
+        >
+          {asking === "drain"
+            ? "It gets no more work; what runs there goes on, and then its worker leaves."
+            : "It gets no more work; what runs there goes on, and its worker stays."}
+        </Reason>
+      )}
+    </>
+  );
+}
+
 function NodeState({ node }: { node: Node }) {
   const worker = node.worker;
+  if (node.state !== "ok") {
+    const why = node.closed_because ? `: ${node.closed_because}` : "";
+    return <Badge word={{ ...NODE[node.state], hint: `${NODE[node.state].hint}${why}` }} />;
+  }
   if (!worker) return <Tag>No worker yet</Tag>;
   if (worker.silent) {
     return (
@@ -316,6 +521,7 @@ const NODES: Column<Node>[] = [
     sort: (node) => node.worker?.last_seen ?? "",
     cell: (node) => <Ago at={node.worker?.last_seen} />,
   },
+  { id: "menu", head: "", cell: (node) => <NodeMenu node={node} /> },
 ];
 
 function NodeCard({ node }: { node: Node }) {
@@ -323,8 +529,9 @@ function NodeCard({ node }: { node: Node }) {
     <div className="stack" style={{ gap: 6, cursor: "default" }}>
       <div className="row">
         <span className="strong clip">{node.name}</span>
-        <span className="push">
+        <span className="push row">
           <NodeState node={node} />
+          <NodeMenu node={node} />
         </span>
       </div>
       <div className="row" style={{ gap: 20 }}>

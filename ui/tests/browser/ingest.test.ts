@@ -319,9 +319,41 @@ describe("what goes wrong", () => {
     await shown(state("Failed"));
   });
 
-  it("cancels a job after a question", async () => {
+  it("pauses a job, says why it stands, and lets it go on before the others", async () => {
     await ingest("reels", "cancelled.mov", "archive-and-ladder", "Cancelled on purpose");
     await shown(state("Running"), 60_000);
+    await page.getByRole("button", { name: "Pause" }).click();
+    await shown(state("Paused"));
+    await shown(page.getByRole("status").filter({ hasText: "paused" }));
+    await page.getByRole("button", { name: "Resume" }).click();
+    await shown(state("Running"), 60_000);
+    await page.getByRole("button", { name: "Priority 5" }).click();
+    await page.getByRole("menuitem", { name: /^9/ }).click();
+    await shown(page.getByRole("button", { name: "Priority 9" }));
+  });
+
+  it("closes a node, pauses everything, and opens both again", async () => {
+    const job = page.url();
+    await go("system");
+    await page.getByRole("button", { name: /^Commands for/ }).first().click();
+    await page.getByRole("menuitem", { name: "Close it for new work" }).click();
+    await page.getByLabel("Why").fill("a disk is changed");
+    await page.getByRole("dialog").getByRole("button", { name: "Close", exact: true }).click();
+    await shown(page.getByRole("table", { name: "Nodes" }).getByText("Closed"));
+    await page.getByRole("button", { name: /^Commands for/ }).first().click();
+    await page.getByRole("menuitem", { name: "Open it again" }).click();
+    await shown(page.getByRole("table", { name: "Nodes" }).getByText("Active"));
+
+    await page.getByRole("button", { name: "Pause everything" }).click();
+    await page.getByLabel("Why").fill("the output share is moved");
+    await page.getByRole("dialog").getByRole("button", { name: "Pause", exact: true }).click();
+    await shown(page.getByText("Everything is paused: the output share is moved"));
+    await page.getByRole("button", { name: "Resume" }).click();
+    await shown(page.getByRole("button", { name: "Pause everything" }));
+    await page.goto(job);
+  });
+
+  it("cancels a job after a question", async () => {
     await page.getByRole("button", { name: "Cancel", exact: true }).click();
     await page.getByRole("dialog").getByRole("button", { name: "Let it run" }).click();
     await page.getByRole("dialog").waitFor({ state: "detached" });

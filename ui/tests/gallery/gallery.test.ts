@@ -123,6 +123,8 @@ async function mock(page: Page, world: World): Promise<void> {
       const found = made.DETAILS[Number(job[1])];
       return found ? json(found) : problem(404, "not_found", `there is no job ${job[1]}`);
     }
+    if (/^\/(jobs|tasks)\/\d+\/explain$/.test(path)) return json(made.WHY);
+    if (path === "/holds") return json(made.HOLDS);
     if (path.startsWith("/attempts/")) return json(made.LOG);
     if (path === "/shares") return json(made.SHARES);
     if (/^\/shares\/incoming\/entries$/.test(path)) return json(made.ENTRIES);

@@ -657,12 +657,35 @@ const worker = (more: Partial<Schemas["Worker"]> = {}): Schemas["Worker"] => ({
   ...more,
 });
 
+export const HOLDS: Schemas["HoldList"] = {
+  items: [
+    {
+      scope: "kind",
+      name: "mux",
+      reason: "the output share is being moved",
+      by: "olga",
+      at: ago(1900),
+    },
+  ],
+};
+
+/** Why a job that stands still does so. */
+export const WHY: Schemas["Explanation"] = {
+  state: "accepted",
+  code: "share",
+  because: "Task 871 (intake) waits, because share incoming is away on every worker.",
+  mend: "Mount incoming again on at least one of ingest-1 and ingest-2.",
+  facts: {},
+};
+
 export const NODES: Schemas["NodeList"] = {
   items: [
-    { id: 1, name: "ingest-1", worker: worker() },
+    { id: 1, name: "ingest-1", state: "ok", closed_because: "", worker: worker() },
     {
       id: 2,
       name: "ingest-2",
+      state: "cordoned",
+      closed_because: "the dispatcher: 4 of its last 11 attempts failed, 0 of 37 elsewhere",
       worker: worker({
         id: 8,
         silent: true,
@@ -674,6 +697,8 @@ export const NODES: Schemas["NodeList"] = {
     {
       id: 3,
       name: "ingest-3",
+      state: "ok",
+      closed_because: "",
       worker: worker({
         id: 6,
         state: "lost",
@@ -682,7 +707,7 @@ export const NODES: Schemas["NodeList"] = {
         shares_ok: ["incoming", "cache"],
       }),
     },
-    { id: 4, name: "spare", worker: null },
+    { id: 4, name: "spare", state: "drained", closed_because: "new disks", worker: null },
   ],
 };
 

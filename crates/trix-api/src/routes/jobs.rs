@@ -928,7 +928,8 @@ fn task(t: TaskRow, states: &BTreeMap<String, state::TaskState>) -> Task {
     }
 }
 
-/// Why a task does not run, in words.
+/// Why a task does not run, in a few words for a list: what the dispatcher noted last. The
+/// whole sentence, and what would mend it, is the task's explanation.
 fn waits_for(t: &TaskRow, states: &BTreeMap<String, state::TaskState>) -> Option<String> {
     use state::TaskState as S;
     match t.state {
@@ -947,11 +948,22 @@ fn waits_for(t: &TaskRow, states: &BTreeMap<String, state::TaskState>) -> Option
             }
             Some("no_worker") => "no worker is there".to_owned(),
             Some("engine") => "no worker has the engine that the job was planned for".to_owned(),
+            Some("caps") => "no worker has the capabilities that it needs".to_owned(),
+            Some("gpu") => "no worker has the graphics processor that it needs".to_owned(),
             Some("resources") => "no worker has enough cores, memory or scratch in all".to_owned(),
+            Some("no_node") => "every node that could run it is closed or paused".to_owned(),
+            Some("paused") => "the job is paused".to_owned(),
+            Some("paused_all") => "everything is paused".to_owned(),
+            Some("paused_kind") => "tasks of its kind are paused".to_owned(),
+            Some("held") => "it is held".to_owned(),
             Some("delayed") => "waits before the next try".to_owned(),
-            Some(reason) => match reason.strip_prefix("share:") {
-                Some(share) => format!("share {share} is away on every worker"),
-                None => reason.to_owned(),
+            Some(reason) => match reason.split_once(':') {
+                Some(("share", share)) => format!("share {share} is away on every worker"),
+                Some(("slots", slots)) => {
+                    let share = slots.split(':').next().unwrap_or(slots);
+                    format!("all places on share {share} are taken")
+                }
+                _ => reason.to_owned(),
             },
             None => "waits for a free worker".to_owned(),
         }),

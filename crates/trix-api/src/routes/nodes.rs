@@ -79,6 +79,10 @@ pub struct Node {
     pub id: i64,
     /// Name.
     pub name: String,
+    /// Whether it gets work.
+    pub state: NodeState,
+    /// Why it gets none, and who said so; empty while it gets work.
+    pub closed_because: String,
     /// Its worker now, or the last one.
     pub worker: Option<Worker>,
 }
@@ -273,19 +277,36 @@ pub async fn set_traits(
 }
 
 fn commanded(node: String, state: trix_model::state::NodeState) -> Json<NodeCommanded> {
-    use trix_model::state::NodeState as S;
     tracing::info!(node, %state, "an operator changed a node");
-    let state = match state {
-        S::Ok => NodeState::Ok,
-        S::Cordoned => NodeState::Cordoned,
-        S::Drained => NodeState::Drained,
-    };
-    Json(NodeCommanded { node, state })
+    Json(NodeCommanded { node, state: state.into() })
+}
+
+impl From<trix_model::state::NodeState> for NodeState {
+    fn from(state: trix_model::state::NodeState) -> NodeState {
+        use trix_model::state::NodeState as S;
+        match state {
+            S::Ok => NodeState::Ok,
+            S::Cordoned => NodeState::Cordoned,
+            S::Drained => NodeState::Drained,
+        }
+    }
 }
 
 impl From<NodeRow> for Node {
     fn from(n: NodeRow) -> Node {
-        Node { id: n.id.0, name: n.name, worker: n.worker.map(Worker::from) }
+        let closed = n.state != trix_model::state::NodeState::Ok;
+        let reason = n.cordon_reason.filter(|_| closed).unwrap_or_default();
+        let closed_because = match n.cordoned_by.as_deref() {
+            Some("leader") if closed => format!("the dispatcher: {reason}"),
+            _ => reason,
+        };
+        Node {
+            id: n.id.0,
+            name: n.name,
+            state: n.state.into(),
+            closed_because,
+            worker: n.worker.map(Worker::from),
+        }
     }
 }
 

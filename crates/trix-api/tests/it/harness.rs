@@ -85,7 +85,7 @@ impl Service {
         ] {
             let root = folder.path().join(name);
             std::fs::create_dir(&root).unwrap();
-            roots.push((name.parse().unwrap(), Root { root, role, mount_unit: None }));
+            roots.push((name.parse().unwrap(), Root { root, role }));
         }
         let state = folder.path().join("state");
         std::fs::create_dir(&state).unwrap();

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Command::Plan(arguments) => person(|| plan::run(&arguments)),
         Command::Verify(arguments) => person(|| verify::run(&arguments)),
         Command::Sandbox => sandbox::run(),
+        Command::SelfTest => self_test(),
         Command::EngineId => {
             println!("{}", trix_engine::engine_id());
             Ok(())
@@ -29,6 +30,20 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `trix-media self-test`: does this machine compute as it should?
+fn self_test() -> anyhow::Result<()> {
+    let answer = slot::answer()?;
+    if answer.is_right() {
+        println!("right: {}", answer.given);
+        return Ok(());
+    }
+    anyhow::bail!(
+        "this machine makes {} instead of {}: its memory or a core is bad",
+        answer.given,
+        answer.expected
+    )
 }
 
 /// A command of a person's, who may stop reading.

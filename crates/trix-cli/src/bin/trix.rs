@@ -28,6 +28,8 @@ enum Command {
     Dispatcher(Role),
     /// Run the worker role alone.
     Worker(Role),
+    /// Mount shares anew for this machine's worker; runs as root (see `trix config`, [mounts]).
+    MountHelper,
     /// Bring the database's schema up to date.
     Migrate(Role),
     /// Look after the database itself.
@@ -39,6 +41,12 @@ enum Command {
     Ingest(service::ingest::Ingest),
     /// Say whether the service answers (exit code 0 when it is ready).
     Ready,
+    /// Look at all that this node needs, and say what would mend it (exit code 1 if it must be).
+    Doctor {
+        /// Print what was found as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Make a one-time link to log in with; run it on the service's machine.
     LoginLink {
         /// Whose link; the first administrator's when left out.
@@ -98,8 +106,12 @@ struct Rest {
 fn main() -> ExitCode {
     // Before anything else is parsed, so that `trix encode --help` is trix-media's help.
     let first = std::env::args().nth(1);
-    if first.is_some_and(|a| handover::MEDIA_COMMANDS.contains(&a.as_str())) {
+    if first.as_deref().is_some_and(|a| handover::MEDIA_COMMANDS.contains(&a)) {
         return report(Err(handover::become_media(std::env::args_os().skip(1))));
+    }
+    // The worker's own child: it has no configuration and says nothing to people.
+    if first.as_deref() == Some(service::up::PROBE_COMMAND) {
+        return trix_worker::probe_main();
     }
     report(run(Cli::parse()))
 }
@@ -110,6 +122,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut config = Config::load(cli.config.as_deref())?;
+    if let Command::MountHelper = cli.command {
+        return service::up::mount_helper(&config);
+    }
     if let Command::Up(Up { database_url: Some(url) })
     | Command::Api(Role { database_url: Some(url) })
     | Command::Dispatcher(Role { database_url: Some(url) })
@@ -133,9 +148,13 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Operate(command) => service::operate::operate(&config, command).await,
             Command::Ingest(arguments) => service::ingest::ingest(&config, arguments).await,
             Command::Ready => service::client::ready(&config).await,
+            Command::Doctor { json } => {
+                service::doctor::doctor(&config, cli.config.as_deref(), json).await
+            }
             Command::LoginLink { name } => service::up::login_link(&config, name.as_deref()).await,
             Command::Enrol { node } => service::up::enrol(&config, &node).await,
             Command::Config
+            | Command::MountHelper
             | Command::Encode(_)
             | Command::Probe(_)
             | Command::Plan(_)

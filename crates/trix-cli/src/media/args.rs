@@ -29,6 +29,9 @@ pub enum Command {
     Slot,
     /// Show what this machine puts around each attempt of a worker.
     Sandbox,
+    /// Say whether this machine computes as it should (exit code 0): encodes a little and
+    /// compares the bytes with what they must be.
+    SelfTest,
     /// Print the engine id: what decides the bytes that this build makes.
     EngineId,
 }

@@ -4,14 +4,20 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::process::ExitCode;
 
-use trix_engine::{Control, TaskIo, engine_id, run_task};
+use trix_engine::{Control, TaskIo, engine_id, known_answer, run_task};
 use trix_model::{Failure, Key, Progress, ShareName, SharePath};
 use trix_plan::task::{Output, SourceRef, TaskResult, TaskSpec};
-use trix_slot::{InputName, OpenedIo, SlotJob, slot_main};
+use trix_slot::{InputName, KnownAnswer, OpenedIo, SlotJob, slot_main};
 
 /// Runs the one attempt that comes over the socket on standard input.
 pub fn run() -> ExitCode {
-    slot_main(&engine_id(), attempt)
+    slot_main(&engine_id(), attempt, answer)
+}
+
+/// The self-test, for a slot without a job.
+pub fn answer() -> Result<KnownAnswer, Failure> {
+    let (given, expected) = known_answer()?;
+    Ok(KnownAnswer { given, expected })
 }
 
 fn attempt(

@@ -14,9 +14,10 @@ use trix_db::access::Role;
 use trix_db::cluster::{Cluster, ClusterOptions, Stop, ensure_database};
 use trix_db::{Db, DbError, ProtocolTimes, Resources};
 use trix_dispatch::DispatchConfig;
+use trix_model::ShareName;
 use trix_slot::Launcher;
 use trix_storage::share::{Root, Roots};
-use trix_worker::{ShareMount, WorkerConfig};
+use trix_worker::{MountList, Prober, ShareMount, WorkerConfig};
 
 use super::client::{base, token_path};
 use crate::config::Config;
@@ -28,6 +29,9 @@ const DATABASE: &str = "trix";
 const CLI_PRINCIPAL: &str = "command-line";
 /// Looks after the private server so often.
 const WATCH: Duration = Duration::from_millis(200);
+
+/// How the worker starts this program as the probe of a share.
+pub const PROBE_COMMAND: &str = "probe-share";
 
 /// A role by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +129,43 @@ pub async fn adopt(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// `trix mount-helper`: mounts shares anew for the worker, until it is ended.
+pub fn mount_helper(config: &Config) -> anyhow::Result<()> {
+    log();
+    let socket = mount_socket(config).context("mounts.socket is empty (see trix.toml)")?;
+    let points = config.shares.iter().filter(|s| s.remount);
+    let list = MountList {
+        points: points.map(|s| (s.name.clone(), s.root.clone())).collect(),
+        fstab: config.mounts.fstab.clone(),
+        uid: config.mounts.uid,
+    };
+    if list.points.is_empty() {
+        bail!("no [[share]] has remount = true (see trix.toml)");
+    }
+    if let Some(folder) = socket.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    }
+    // What an earlier helper left; a living one would hold the name in vain from now on.
+    match std::fs::remove_file(socket) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(e).with_context(|| format!("removing {}", socket.display()));
+        }
+        _ => {}
+    }
+    let listener = std::os::unix::net::UnixListener::bind(socket)
+        .with_context(|| format!("listening on {}", socket.display()))?;
+    // Who may ask is decided by the asker's user and not by the file's mode.
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o666))?;
+    let names: Vec<&str> = list.points.keys().map(ShareName::as_str).collect();
+    tracing::info!(shares = names.join(", "), uid = list.uid, "the mount helper listens");
+    trix_worker::serve_mounts(&list, &listener).context("the mount helper")
+}
+
+pub(super) fn mount_socket(config: &Config) -> Option<&Path> {
+    let socket = config.mounts.socket.as_path();
+    (!socket.as_os_str().is_empty()).then_some(socket)
+}
+
 /// `trix login-link`
 pub async fn login_link(config: &Config, name: Option<&str>) -> anyhow::Result<()> {
     let db = Db::open(&database_url(config)?, times(config))?;
@@ -146,18 +187,16 @@ pub async fn enrol(config: &Config, node: &str) -> anyhow::Result<()> {
 /// Roots of all shares on this machine.
 pub fn roots(config: &Config) -> Roots {
     Roots::new(
-        config.shares.iter().map(|s| {
-            (s.name.clone(), Root { root: s.root.clone(), role: s.role, mount_unit: None })
-        }),
+        config.shares.iter().map(|s| (s.name.clone(), Root { root: s.root.clone(), role: s.role })),
     )
 }
 
-fn times(config: &Config) -> ProtocolTimes {
+pub(super) fn times(config: &Config) -> ProtocolTimes {
     ProtocolTimes::default().scaled(config.times.scale)
 }
 
 /// The configured URL, else that of the private server in the state folder.
-fn database_url(config: &Config) -> anyhow::Result<String> {
+pub(super) fn database_url(config: &Config) -> anyhow::Result<String> {
     if !config.database.url.is_empty() {
         return Ok(config.database.url.clone());
     }
@@ -301,12 +340,15 @@ async fn worker(config: &Config, db: &Db, stop: CancellationToken) -> anyhow::Re
                 root: s.root.clone(),
                 role: s.role,
                 marker: None,
+                remount: s.remount,
             })
             .collect(),
         cache: config.cache.share.clone(),
         max_object: config.cache.max_gib << 30,
         capacity: capacity(config)?,
         launcher: Launcher::new(media).with_policy(config.worker.sandbox),
+        prober: Prober::this_program(&[PROBE_COMMAND]),
+        mount_helper: mount_socket(config).map(Path::to_owned),
         slot_user: slot_user(),
         store: Arc::new(db.clone()),
         times: times(config),
@@ -368,7 +410,7 @@ fn capacity(config: &Config) -> anyhow::Result<Resources> {
 }
 
 /// Slots of a worker that is root become nobody.
-fn slot_user() -> Option<(u32, u32)> {
+pub(super) fn slot_user() -> Option<(u32, u32)> {
     rustix::process::geteuid().is_root().then_some((65534, 65534))
 }
 

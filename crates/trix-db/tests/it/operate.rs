@@ -172,17 +172,17 @@ async fn a_node_that_fails_where_others_do_not_is_cordoned_and_opened_by_its_sel
     assert_eq!(closed.body["to"], "cordoned");
 
     let (right, wrong) = (digest(1), digest(2));
-    assert_eq!(w.db.self_test(&a.me, right, right).await.unwrap(), NodeState::Cordoned);
-    assert_eq!(w.db.self_test(&a.me, wrong, right).await.unwrap(), NodeState::Cordoned);
-    assert_eq!(w.db.self_test(&a.me, right, right).await.unwrap(), NodeState::Cordoned);
-    assert_eq!(w.db.self_test(&a.me, right, right).await.unwrap(), NodeState::Ok);
+    assert_eq!(w.db.self_test(a.me.clone(), right, right).await.unwrap(), NodeState::Cordoned);
+    assert_eq!(w.db.self_test(a.me.clone(), wrong, right).await.unwrap(), NodeState::Cordoned);
+    assert_eq!(w.db.self_test(a.me.clone(), right, right).await.unwrap(), NodeState::Cordoned);
+    assert_eq!(w.db.self_test(a.me.clone(), right, right).await.unwrap(), NodeState::Ok);
     assert_eq!(a.claim(1).await.len(), 1);
     // A machine that makes other bytes must not make any.
-    assert_eq!(w.db.self_test(&a.me, wrong, right).await.unwrap(), NodeState::Cordoned);
+    assert_eq!(w.db.self_test(a.me.clone(), wrong, right).await.unwrap(), NodeState::Cordoned);
     // What an operator closed no self-test opens.
     w.db.cordon("a", "mine").await.unwrap();
     for _ in 0..3 {
-        assert_eq!(w.db.self_test(&a.me, right, right).await.unwrap(), NodeState::Cordoned);
+        assert_eq!(w.db.self_test(a.me.clone(), right, right).await.unwrap(), NodeState::Cordoned);
     }
 }
 

@@ -15,7 +15,7 @@ use crate::support::*;
 
 /// A cache share with an object of `size` bytes under each key.
 fn cache(folder: &std::path::Path, keys: &[Key], size: usize) -> (Roots, Cache) {
-    let root = Root { root: folder.into(), role: ShareRole::Cache, mount_unit: None };
+    let root = Root { root: folder.into(), role: ShareRole::Cache };
     let roots = Roots::new([("cache".parse().unwrap(), root)]);
     let share = roots.open_writable(&"cache".parse().unwrap()).unwrap();
     let cache = Cache::on_share(&share, u64::MAX).unwrap();

@@ -25,7 +25,7 @@ async fn a_share_of_two_clusters_is_swept_of_ones_own_stages_only() {
     }
 
     let folder = tempfile::tempdir().unwrap();
-    let root = Root { root: folder.path().into(), role: ShareRole::Output, mount_unit: None };
+    let root = Root { root: folder.path().into(), role: ShareRole::Output };
     let roots = Roots::new([("archive".parse().unwrap(), root)]);
     let share = roots.open_writable(&"archive".parse().unwrap()).unwrap();
     let ours = ClusterTag::from(db.cluster_id().await.unwrap());

@@ -45,20 +45,22 @@ fn chunks_grow_with_the_film_from_eight_to_forty_seconds() {
         (grid.chunks[0].range.count, grid.chunks.len())
     };
     assert_eq!(first(1), (8 * 25, 8));
-    assert_eq!(first(10), (24 * 25 + 50, 23));
+    assert_eq!(first(10), (26 * 25, 24));
     assert_eq!(first(16), (40 * 25, 24));
-    assert_eq!(first(120), (40 * 25, 180));
+    assert_eq!(first(120), (38 * 25, 192));
 }
 
 #[test]
-fn the_tail_is_never_shorter_than_half_a_chunk() {
+fn chunks_are_even_in_number_and_in_length() {
     let rate = ratio(24, 1);
-    // 60 s and a bit: chunks of 8 s; the last one takes the rest.
-    for extra in 0..400 {
-        let frames = 60 * 24 + extra;
+    for frames in (12 * 24..200 * 24).step_by(7) {
         let grid = Grid::new(&index(frames, rate, every(frames, 1)), rate, 2000);
-        let last = *lengths(&grid).last().unwrap();
-        assert!((4 * 24..12 * 24).contains(&last), "{extra}: {last}");
+        let lengths = lengths(&grid);
+        assert_eq!(lengths.len() % 2, 0, "{frames}: {lengths:?}");
+        // They differ by one segment; the last one ends with the film and not with a segment.
+        let (least, most) = (lengths.iter().min().unwrap(), lengths.iter().max().unwrap());
+        assert!(most - least <= 2 * 48, "{frames}: {lengths:?}");
+        assert!(*least >= 5 * 24, "{frames}: {lengths:?}");
     }
 }
 

@@ -328,7 +328,7 @@ fn a_read_only_mount_is_told() {
 }
 
 fn roots(t: &Path) -> Roots {
-    let root = |p: &str, role| Root { root: t.join(p), role, mount_unit: None };
+    let root = |p: &str, role| Root { root: t.join(p), role };
     Roots::new([
         (name("in"), root("in", ShareRole::Source)),
         (name("in-new"), root("in/new", ShareRole::Source)),

@@ -3,6 +3,7 @@
 
 mod away;
 mod faults;
+mod mounts;
 mod publish;
 mod support;
 mod work;

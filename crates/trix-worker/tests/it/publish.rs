@@ -10,7 +10,7 @@ use trix_db::{
     Credentials, Db, DbError, Manifest, Publication, RegisterRequest, Registered, Resources,
     SyncReply, SyncRequest, WorkerStore,
 };
-use trix_model::state::{AttemptState, PublicationState, TaskState};
+use trix_model::state::{AttemptState, NodeState, PublicationState, TaskState};
 use trix_model::{AttemptId, Digest, WorkerId};
 use trix_plan::task::{CopySource, Intake, Publish, PublishFile, PublishFrom, TaskSpec};
 use trix_storage::ShareRole;
@@ -66,6 +66,15 @@ impl WorkerStore for CutAtTheEnd {
         self.0.publication_conflict(me, attempt, message)
     }
 
+    fn self_test(
+        &self,
+        me: Credentials,
+        given: Digest,
+        expected: Digest,
+    ) -> StoreFuture<'_, NodeState> {
+        self.0.self_test(me, given, expected)
+    }
+
     fn retracted(&self, me: Credentials, attempt: AttemptId) -> StoreFuture<'_, ()> {
         self.0.retracted(me, attempt)
     }
@@ -77,6 +86,7 @@ async fn config(site: &mut Site, node: &str, store: Arc<dyn WorkerStore>) -> Wor
         root: site.path(name),
         role,
         marker: None,
+        remount: false,
     };
     let shares = vec![
         share("in", ShareRole::Source),
@@ -92,6 +102,8 @@ async fn config(site: &mut Site, node: &str, store: Arc<dyn WorkerStore>) -> Wor
         max_object: 1 << 30,
         capacity: Resources { mcpu: 1000, ram: 8 << 30, scratch: 8 << 30 },
         launcher: trix_slot::Launcher::new(example("worker_toy_slot")),
+        prober: trix_worker::Prober::new(example("worker_process"), &["probe"]),
+        mount_helper: None,
         slot_user: Some((65534, 65534)),
         store,
         times: times(),

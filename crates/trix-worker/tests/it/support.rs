@@ -54,6 +54,10 @@ pub struct Site {
     plan1: Arc<std::sync::Mutex<BTreeMap<JobId, Plan>>>,
     leader: JoinHandle<()>,
     times: ProtocolTimes,
+    /// Where a mount helper listens, for workers that are started from now on.
+    pub mount_helper: Option<PathBuf>,
+    /// How their slots are started.
+    pub slot_args: &'static [&'static str],
 }
 
 impl Drop for Site {
@@ -90,7 +94,18 @@ impl Site {
         let plan1 = Arc::new(std::sync::Mutex::new(BTreeMap::new()));
         let leader = tokio::spawn(lead(db.clone(), plan1.clone()));
         let tokens = BTreeMap::new();
-        Site { db, url: url.to_owned(), root, tokens, plan1, leader, times }
+        let url = url.to_owned();
+        Site {
+            db,
+            url,
+            root,
+            tokens,
+            plan1,
+            leader,
+            times,
+            mount_helper: None,
+            slot_args: &["slot"],
+        }
     }
 
     pub fn path(&self, share: &str) -> PathBuf {
@@ -103,6 +118,7 @@ impl Site {
         let told = json!({
             "url": self.url, "node": node, "token": token, "root": self.root.path(),
             "slot": example("worker_toy_slot"), "times": self.times, "mcpu": mcpu,
+            "mount_helper": self.mount_helper, "slot_args": self.slot_args,
         });
         Process::start(&told.to_string())
     }
@@ -421,6 +437,7 @@ impl Process {
             let text = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
             all.extend(text.split_whitespace().map(|pid| pid.parse::<u32>().unwrap()));
         }
+        all.retain(|pid| is_slot(*pid));
         all
     }
 
@@ -449,6 +466,12 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Its other children look at shares.
+fn is_slot(pid: u32) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).any(|argument| argument == b"slot")
 }
 
 pub fn alive(pid: u32) -> bool {

@@ -1,8 +1,10 @@
 //! What a worker does when nothing is wrong, and when somebody changes his mind.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 use trix_db::ProtocolTimes;
-use trix_model::state::{AttemptState, JobState, TaskState};
+use trix_model::state::{AttemptState, JobState, NodeState, TaskState};
 use trix_testkit::pg::TestDb;
 
 use crate::support::{Site, all_dead, files, times};
@@ -216,4 +218,40 @@ async fn artifacts_are_the_workers_own_even_if_a_slot_made_them() {
         let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&file).unwrap());
         assert_eq!(owner, me, "{}", file.display());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_gives_the_known_answer_is_noted_and_works_on() {
+    let database = TestDb::new().await.unwrap();
+    let mut site = Site::new(database.url()).await;
+    let worker = site.worker("one", 1000).await;
+    site.until("the answer was told", || async {
+        Some(site.db.explain_node("one").await.ok()?.self_tests == 1)
+    })
+    .await;
+    let job = site.submit("film", &["audio/0"], false).await;
+    site.done(job).await;
+    worker.term();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_gives_a_wrong_answer_gets_no_work() {
+    let database = TestDb::new().await.unwrap();
+    let mut site = Site::new(database.url()).await;
+    site.slot_args = &["slot", "sick"];
+    let _sick = site.worker("sick", 1000).await;
+    site.until("the node is closed", || async {
+        Some(site.db.explain_node("sick").await.ok()?.state == NodeState::Cordoned)
+    })
+    .await;
+    let job = site.submit("film", &["audio/0"], false).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(site.db.attempts(job).await.unwrap().len(), 0);
+    site.slot_args = &["slot"];
+    let well = site.worker("well", 1000).await;
+    site.done(job).await;
+    for attempt in site.db.attempts(job).await.unwrap() {
+        assert_eq!(attempt.node, "well", "{attempt:?}");
+    }
+    well.term();
 }

@@ -49,6 +49,19 @@ export function TaskDrawer({
   );
 }
 
+/** Why it does not run, and what would mend that. */
+function Waiting({ task }: { task: Task }) {
+  const stands = task.state === "waiting" || task.state === "ready";
+  const why = useQuery({ ...queries.whyTask(task.id), enabled: stands });
+  if (!stands) return null;
+  const said = why.data?.because ?? (task.waits_for ? sentence(task.waits_for) : undefined);
+  return said ? (
+    <Note tone="idle" title={said}>
+      {why.data?.mend}
+    </Note>
+  ) : null;
+}
+
 function TaskBody({
   detail,
   task,
@@ -73,7 +86,7 @@ function TaskBody({
           </div>
         </Note>
       )}
-      {task.waits_for && <Note tone="idle">{sentence(task.waits_for)}</Note>}
+      <Waiting task={task} />
       {task.roll_forward && (
         <Note tone="busy">A publication that was prepared is being finished.</Note>
       )}
