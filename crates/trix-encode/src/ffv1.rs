@@ -14,9 +14,8 @@ use crate::timeline::Timeline;
 // Settings: what the profile says, by libavcodec's own names.
 
 fn settings(config: &VideoConfig) -> Result<Ffv1Settings> {
-    let slices = rules::ffv1_slices(&config.settings, &config.picture).map_err(|what| {
-        EncodeError::Unsupported { variant: config.settings.variant, what }
-    })?;
+    let slices = rules::ffv1_slices(&config.settings, &config.picture)
+        .map_err(|what| EncodeError::Unsupported { variant: config.settings.variant, what })?;
     let mut options: BTreeMap<String, String> =
         config.ordered_params()?.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
     options.insert("slices".to_owned(), slices.to_string());

@@ -129,9 +129,8 @@ impl Given<'_> {
 const FIELDS: [&str; 4] = ["interlaced", "tff", "bff", "fake-interlaced"];
 
 /// x264's parameters that set quantisation matrices.
-const MATRICES: [&str; 10] = [
-    "cqm4", "cqm8", "cqm4i", "cqm4p", "cqm4iy", "cqm4ic", "cqm4py", "cqm4pc", "cqm8i", "cqm8p",
-];
+const MATRICES: [&str; 10] =
+    ["cqm4", "cqm8", "cqm4i", "cqm4p", "cqm4iy", "cqm4ic", "cqm4py", "cqm4pc", "cqm8i", "cqm8p"];
 
 /// True where x264 codes without loss: quantiser zero, and a CRF that rounds to it. Ten bits
 /// reach 12 steps below zero.
@@ -449,9 +448,8 @@ impl Given<'_> {
         let samples = u64::from(width) * u64::from(height);
         let part = |n: i64| u64::try_from(n).unwrap_or(0);
         let (kbps, buffer) = match self.settings.rate {
-            RateControl::Crf { vbv: Some(vbv), .. } | RateControl::Bitrate { vbv: Some(vbv), .. } => {
-                (vbv.max_kbps, vbv.buffer_kbit)
-            }
+            RateControl::Crf { vbv: Some(vbv), .. }
+            | RateControl::Bitrate { vbv: Some(vbv), .. } => (vbv.max_kbps, vbv.buffer_kbit),
             RateControl::Bitrate { kbps, vbv: None } => (kbps, 0),
             _ => (0, 0),
         };
@@ -473,9 +471,11 @@ impl Given<'_> {
         }
         let free = self.on("allow-non-conformance") || self.settings.rate == RateControl::Lossless;
         if ctu == 16 && !free && !LEVELS[..BELOW_5].iter().any(|level| level.holds(&asked)) {
-            return Err("its size and rates ask for level 5 or above, whose coding tree units are \
+            return Err(
+                "its size and rates ask for level 5 or above, whose coding tree units are \
                         32 or 64, so sides of 32 at least: set a larger ctu or lower rates"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         Ok(())
     }
@@ -561,7 +561,11 @@ mod tests {
     use super::*;
     use crate::encoder::Vbv;
 
-    fn settings(variant: VideoVariant, rate: RateControl, params: &[(&str, &str)]) -> VideoSettings {
+    fn settings(
+        variant: VideoVariant,
+        rate: RateControl,
+        params: &[(&str, &str)],
+    ) -> VideoSettings {
         VideoSettings {
             variant,
             preset: if variant == VideoVariant::Ffv1 { "" } else { "fast" }.into(),

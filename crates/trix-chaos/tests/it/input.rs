@@ -82,7 +82,8 @@ fn a_demuxer_that_would_go_on_for_hours_is_ended_by_the_processor_s_limit() {
     let place = Place::new();
     let all = bombs::bombs();
     let at = all.iter().position(|(bomb, _)| *bomb == "10^6 comments of a FLAC file");
-    let counts = bombs::run(&place.site, &some(at.expect("a bomb of that name") as u64, 1)).unwrap();
+    let counts =
+        bombs::run(&place.site, &some(at.expect("a bomb of that name") as u64, 1)).unwrap();
     clean(Row::B3, &counts, 1);
     // On a machine that gives it less than a sixth of a core, the stall comes first.
     let ended = ["cpu_limit", "stalled"].iter().filter_map(|code| counts.crash.get(*code));

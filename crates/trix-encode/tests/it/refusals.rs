@@ -164,8 +164,7 @@ fn settings_that_passed_the_table_once_and_failed_in_the_library_are_refused_by_
         c.settings.preset = case.preset.into();
         c.settings.rate = case.rate.clone();
         c.settings.threads = case.threads;
-        c.settings.params =
-            case.params.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        c.settings.params = case.params.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
         encodes_or_is_refused_by_name(&c, case.encodes);
     }
 }
