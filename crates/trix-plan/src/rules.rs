@@ -238,11 +238,13 @@ impl Given<'_> {
         if FIELDS.into_iter().any(|key| self.on(key)) {
             // A field has half of the lines, and its chroma half of those.
             let step = if picture.format.chroma == Chroma::C420 { 4 } else { 2 };
-            if height % step != 0 {
+            if !height.is_multiple_of(step) {
                 return Err(format!("interlaced pictures need a multiple of {step} lines"));
             }
         }
-        if self.whole("frame-packing") == Some(7) && (width % 3 != 0 || height % 3 != 0) {
+        if self.whole("frame-packing") == Some(7)
+            && !(width.is_multiple_of(3) && height.is_multiple_of(3))
+        {
             return Err("frame-packing 7 parts both sides by three".to_owned());
         }
         Ok(())
@@ -542,7 +544,7 @@ fn ffv1_counts(picture: &Picture) -> BTreeSet<u32> {
     // An odd side ends with half a chroma sample; the last slice must have it.
     let whole = |side: u32, n: u32, halved: bool| {
         let last = side - (u64::from(side) * u64::from(n - 1) / u64::from(n)) as u32;
-        !halved || side % 2 == 0 || last % 2 == 1
+        !halved || side.is_multiple_of(2) || !last.is_multiple_of(2)
     };
     let first = if width > 352 || height > 288 { 2 } else { 1 };
     let grids = (first.min(rows)..32).flat_map(|v| (v..2 * v).map(move |h| (h, v)));
