@@ -257,6 +257,7 @@ const ADVICE: Record<string, string> = {
     "The node's user may not read or write there. Correct the permissions, then retry.",
   no_space: "Make space on the share, then retry.",
   out_of_memory: "It needs more memory than the node gives. Use a larger node, then retry.",
+  cpu_limit: "The codecs worked on it without end. Ask for another file, or choose other settings.",
   node_limit: "The node's limits are too low for this task. Raise them, then retry.",
   output_too_large: "Make the cache share larger, then retry.",
   slot_spawn: "The node cannot start trix-media. Check its installation.",

@@ -50,7 +50,14 @@ pub const RATE: Limit = Limit { what: "frames a second", allowed: 1000 };
 /// Bytes that a compressed movie header claims to have; libav allocates them at once.
 pub const HEADER_BYTES: Limit = Limit { what: "bytes of compressed header", allowed: 64 << 20 };
 
-/// Every limit, for the table of the documentation.
+/// Bytes of all packets out of a file of `size` bytes. A header may make a packet of next to
+/// nothing: Matroska puts the same bytes before each, edits repeat samples. Honest files stay
+/// near their own size.
+pub const fn packet_bytes(size: u64) -> Limit {
+    Limit { what: "bytes of packets", allowed: size.saturating_mul(16).saturating_add(4 << 30) }
+}
+
+/// Every limit that no file moves, for the table of the documentation.
 pub const ALL: &[Limit] = &[
     STREAMS,
     SAMPLES,

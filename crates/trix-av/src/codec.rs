@@ -337,13 +337,6 @@ impl Ffv1Encoder {
         let mut options = Dictionary::new();
         options.set("level", "3")?;
         options.set("slicecrc", "1")?;
-        // Slices are what a decoder shares among threads; 4 is right up to HD.
-        let slices = if u64::from(settings.width) * u64::from(settings.height) > 2_100_000 {
-            "16"
-        } else {
-            "4"
-        };
-        options.set("slices", slices)?;
         for (name, value) in &settings.options {
             options.set(name, value)?;
         }

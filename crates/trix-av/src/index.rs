@@ -103,10 +103,10 @@ pub fn build_index_with<S: Source>(
                 entry.frames = Some(table);
                 if let Some(why) = check(input, entry)? {
                     tracing::debug!(stream, why, "the packets do not tell the frames, decoding");
-                    decode_table(input, entry, &facts, &mut findings)?;
+                    decode_table(input, entry, &facts, &mut findings, progress)?;
                 }
             }
-            None => decode_table(input, entry, &facts, &mut findings)?,
+            None => decode_table(input, entry, &facts, &mut findings, progress)?,
         }
         if let Some(table) = &entry.frames {
             check_times(table, entry.time_base)?;
@@ -196,7 +196,8 @@ impl Scan {
         input: &mut Input<S>,
         progress: &mut dyn FnMut(u64) -> bool,
     ) -> Result<Vec<Finding>> {
-        let (mut corrupt, mut told, mut kept) = (0u32, 0usize, 0u64);
+        let (mut corrupt, mut told, mut kept, mut bytes) = (0u32, 0usize, 0u64, 0u64);
+        let most = budget::packet_bytes(input.size());
         loop {
             let packet = match input.read_packet() {
                 Ok(Some(packet)) => packet,
@@ -221,6 +222,8 @@ impl Scan {
             }
             kept += 1;
             budget::PACKETS.check(kept)?;
+            bytes += packet.data().len() as u64;
+            most.check(bytes)?;
             let data = packet.data();
             let flags = packet.flags();
             corrupt += u32::from(flags & PACKET_CORRUPT != 0);
@@ -425,9 +428,10 @@ fn decode_table<S: Source>(
     entry: &mut StreamIndex,
     facts: &Facts,
     findings: &mut Vec<Finding>,
+    progress: &mut dyn FnMut(u64) -> bool,
 ) -> Result<()> {
     let stream = entry.stream;
-    let (seen, errors) = decode_all(input, entry)?;
+    let (seen, errors) = decode_all(input, entry, progress)?;
     if seen.is_empty() {
         return Err(AvError::NoFrames { stream, codec: input.codec(stream)? });
     }
@@ -473,10 +477,14 @@ fn decode_table<S: Source>(
     Ok(())
 }
 
-fn decode_all<S: Source>(input: &mut Input<S>, entry: &StreamIndex) -> Result<(Vec<Seen>, u32)> {
+fn decode_all<S: Source>(
+    input: &mut Input<S>,
+    entry: &StreamIndex,
+    progress: &mut dyn FnMut(u64) -> bool,
+) -> Result<(Vec<Seen>, u32)> {
     input.restart()?;
     input.keep_only(&[entry.stream]);
-    let reorder = decode::reorder(&entry.packets);
+    let (reorder, size) = (decode::reorder(&entry.packets), input.size());
     let mut decoder = VideoDecoder::open_reordering(input, entry.stream, 1, reorder)?;
     let (mut seen, mut errors, mut cursor, mut ended) = (Vec::new(), 0, 0usize, false);
     loop {
@@ -511,6 +519,12 @@ fn decode_all<S: Source>(input: &mut Input<S>, entry: &StreamIndex) -> Result<(V
                         packet: cursor as u32,
                     });
                 };
+                // A long film takes hours, and who hears nothing takes it for a stall. Not
+                // every packet knows its place in the file, so it is told by the number.
+                let told = u128::from(size) * cursor as u128 / entry.packets.len() as u128;
+                if !progress(u64::try_from(told).unwrap_or(size)) {
+                    return Err(AvError::Cancelled);
+                }
                 decode::stamp(&mut packet, known, cursor);
                 cursor += 1;
                 decoder.send(Some(&packet))

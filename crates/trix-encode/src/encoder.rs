@@ -5,7 +5,7 @@ use trix_model::Rational;
 use trix_model::color::{ColorDescription, HdrMetadata};
 use trix_model::pixel::Chroma;
 use trix_plan::encoder::{Picture, VideoSettings, VideoVariant};
-use trix_plan::params;
+use trix_plan::{params, rules};
 
 use crate::cpu::CpuLevel;
 use crate::error::{EncodeError, Result};
@@ -199,7 +199,8 @@ impl VideoConfig {
                 format.chroma
             ));
         }
-        Ok(())
+        rules::check_picture(&self.settings, &self.picture, self.frame_rate)
+            .or_else(|reason| unsupported(format!("{width}x{height}: {reason}")))
     }
 
     /// Parameters under their canonical names, in the table's order of application.

@@ -1,8 +1,9 @@
 //! FFV1, lossless, by libavcodec.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use trix_av::{CodecParameters, EncodedPacket, Ffv1Encoder, Ffv1Settings, VideoFrame};
+use trix_plan::rules;
 
 use crate::encoder::{Packet, Received, VideoConfig, VideoEncoder};
 use crate::error::{EncodeError, Result};
@@ -13,7 +14,11 @@ use crate::timeline::Timeline;
 // Settings: what the profile says, by libavcodec's own names.
 
 fn settings(config: &VideoConfig) -> Result<Ffv1Settings> {
-    let options = config.ordered_params()?;
+    let slices = rules::ffv1_slices(&config.settings, &config.picture)
+        .map_err(|what| EncodeError::Unsupported { variant: config.settings.variant, what })?;
+    let mut options: BTreeMap<String, String> =
+        config.ordered_params()?.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+    options.insert("slices".to_owned(), slices.to_string());
     Ok(Ffv1Settings {
         format: config.picture.format,
         width: config.picture.width,
@@ -24,7 +29,7 @@ fn settings(config: &VideoConfig) -> Result<Ffv1Settings> {
         time_base: config.time_base,
         frame_rate: config.frame_rate,
         threads: config.settings.threads,
-        options: options.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
+        options,
     })
 }
 

@@ -344,16 +344,6 @@ unsafe impl Send for X265 {}
 impl X265 {
     /// Opens x265; see [`VideoConfig::open`].
     pub fn open(config: &VideoConfig) -> Result<X265> {
-        let side = config.picture.width.min(config.picture.height);
-        if side < 16 {
-            return Err(EncodeError::Unsupported {
-                variant: config.settings.variant,
-                what: format!(
-                    "{}x{}: sides are 16 at least",
-                    config.picture.width, config.picture.height
-                ),
-            });
-        }
         config.cpu.claim_for_process()?;
         let api = Api::of(config.picture.format.depth)?;
         let pools = match config.settings.threads {

@@ -9,7 +9,8 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
 use trix_av::{Indexed, Input};
-use trix_model::{Failure, MediaDescription, PlanningIndex, Severity};
+use trix_model::index::IndexError;
+use trix_model::{Failure, MediaDescription, PacketIndex, PlanningIndex, Severity};
 use trix_plan::task::{Intake, IntakeResult, Output, Sidecar, StagedFile, TaskResult};
 use trix_storage::dir::{SourceFile, StageFile};
 use trix_storage::fixity::{self, OncePass};
@@ -47,8 +48,8 @@ pub fn run(
         // Nothing is made of a damaged delivery: it has to be delivered again.
         return Err(Failure::source(worst.code.clone(), worst.message.clone()).about(&name));
     }
-    let planning = PlanningIndex::from_index(&index, media.main_video().map(|(s, _)| s.index))
-        .map_err(|e| Failure::bug(e.to_string()))?;
+    let video = media.main_video().map(|(s, _)| s.index);
+    let planning = planning(&index, video).map_err(|failure| failure.about(&name))?;
     let mut result = IntakeResult {
         media,
         hashes,
@@ -72,6 +73,16 @@ pub fn run(
     });
     let detail = serde_json::to_value(&result).map_err(|e| Failure::bug(e.to_string()))?;
     Ok(TaskResult { outputs, detail: Some(detail) })
+}
+
+/// What planning needs of an index that was just made.
+fn planning(index: &PacketIndex, video: Option<u32>) -> Result<PlanningIndex, Failure> {
+    PlanningIndex::from_index(index, video).map_err(|e| match e {
+        IndexError::NoFrames(_) => e.into(),
+        // Nobody but this attempt has had it in hand: a cache did not damage it, and another
+        // attempt makes the same.
+        _ => Failure::bug(e.to_string()),
+    })
 }
 
 /// Describes and indexes what the reader gives, and hands the reader back.
@@ -126,4 +137,58 @@ pub(crate) fn write(
     let mut file = HashingWriter::new(io.create(output)?);
     let written = file.write_all(bytes).and_then(|()| file.finish());
     Ok(made(output, written.map_err(|e| crate::io::write_failure(&output.name, &e))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use trix_model::digest::Digest128;
+    use trix_model::index::{
+        AccessPoint, FrameSource, FrameTable, PACKET_INDEX_VERSION, PACKET_KEY, PacketEntry,
+        StreamIndex,
+    };
+    use trix_model::{ErrorClass, ErrorOrigin, Rational};
+
+    use super::*;
+
+    /// One picture.
+    fn index(frames: Option<FrameTable>) -> PacketIndex {
+        let hash = Digest128([0; 16]);
+        let packet = PacketEntry {
+            pts: Some(0),
+            dts: Some(0),
+            duration: 1,
+            pos: 0,
+            size: 1,
+            flags: PACKET_KEY,
+            hash,
+        };
+        let stream = StreamIndex {
+            stream: 0,
+            time_base: Rational::ONE,
+            parameters: hash,
+            packets: vec![packet],
+            frames,
+        };
+        PacketIndex { version: PACKET_INDEX_VERSION, streams: vec![stream] }
+    }
+
+    fn table(packet: u32) -> FrameTable {
+        let access = vec![AccessPoint { frame: 0, packet }];
+        FrameTable { source: FrameSource::Packets, pts: vec![0], end: 1, access }
+    }
+
+    #[test]
+    fn a_picture_without_frames_is_the_file_s_fault_and_a_wrong_index_is_ours() {
+        assert_eq!(planning(&index(Some(table(0))), Some(0)).unwrap().frames(), 1);
+
+        let failure = planning(&index(None), Some(0)).unwrap_err();
+        assert_eq!(failure.code, "no_frames");
+        let (class, origin) = (failure.class, failure.origin);
+        assert_eq!((class, origin), (ErrorClass::Deterministic, ErrorOrigin::Source));
+
+        // Not a damaged artifact, which would be tried again and again.
+        let failure = planning(&index(Some(table(9))), Some(0)).unwrap_err();
+        let (class, origin) = (failure.class, failure.origin);
+        assert_eq!((class, origin), (ErrorClass::Deterministic, ErrorOrigin::Bug));
+    }
 }

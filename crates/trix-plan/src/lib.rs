@@ -4,7 +4,7 @@
 //! graph of pure tasks whose outputs are named by keys before anything runs.
 //!
 //! In the data's order: a [`profile`] (read by `request`, its encoder
-//! parameters checked by [`params`]) and what intake found go through the
+//! parameters checked by [`params`] and [`rules`]) and what intake found go through the
 //! [`planner`], which lays the [`grid`] and takes the [`key`]s (over
 //! [`canon`]ical JSON), into [`task`]s; [`graph`] checks them, [`estimate`],
 //! [`explain`] and [`diff`] tell about them.
@@ -31,6 +31,7 @@ pub mod params;
 pub mod planner;
 pub mod profile;
 mod request;
+pub mod rules;
 mod stills;
 pub mod task;
 

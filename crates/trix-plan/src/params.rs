@@ -15,9 +15,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use thiserror::Error;
-use trix_model::pixel::Chroma;
 
-use crate::encoder::{Picture, RateControl, VideoSettings, VideoVariant};
+use crate::encoder::{RateControl, VideoSettings, VideoVariant};
+use crate::rules;
 
 /// One parameter that a profile may set.
 #[derive(Clone, Copy, Debug)]
@@ -156,7 +156,8 @@ pub fn check(
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
-/// Checks all of an encoder's settings: [`check`], rate control, key frames and threads.
+/// Checks all of an encoder's settings: [`check`], rate control, key frames, threads, and what
+/// goes with what ([`rules`]).
 pub fn check_settings(settings: &VideoSettings) -> Result<(), Vec<ParamError>> {
     let variant = settings.variant;
     let mut errors = check(variant, &settings.preset, settings.tune.as_deref(), &settings.params)
@@ -209,72 +210,8 @@ pub fn check_settings(settings: &VideoSettings) -> Result<(), Vec<ParamError>> {
         }
         RateControl::Lossless => {}
     }
-    for (key, value, allowed) in contradictions(settings) {
-        refuse(key, value.to_owned(), allowed.to_owned());
-    }
+    errors.extend(rules::check_together(settings));
     if errors.is_empty() { Ok(()) } else { Err(errors) }
-}
-
-/// Parameters that are allowed by themselves and that the library refuses beside the others.
-///
-/// Gives key, value, and what is allowed.
-fn contradictions(settings: &VideoSettings) -> Vec<(&'static str, &str, &'static str)> {
-    let given = |key: &str| settings.params.get(key).map(String::as_str);
-    let mut found = Vec::new();
-    if matches!(
-        settings.variant,
-        VideoVariant::X265_8 | VideoVariant::X265_10 | VideoVariant::X265_12
-    ) {
-        let capped = matches!(settings.rate, RateControl::Bitrate { vbv: Some(_), .. });
-        let on = |v: &&str| Kind::Bool.canonical(v).as_deref() == Some("1");
-        if let Some(value) = given("strict-cbr").filter(on).filter(|_| !capped) {
-            let allowed = "0, unless a bit rate, its maximum and its buffer are set";
-            found.push(("strict-cbr", value, allowed));
-        }
-        // Slices need wavefronts, and those need a pool of threads.
-        if let Some(value) = given("slices").filter(|v| settings.threads == 1 && *v != "1") {
-            found.push(("slices", value, "1, unless threads are 2 or more"));
-        }
-    }
-    found
-}
-
-/// Checks what an encoder takes of a picture's size; the reason where it does not.
-pub fn check_picture(settings: &VideoSettings, picture: &Picture) -> Result<(), String> {
-    let (width, height) = (picture.width, picture.height);
-    let on = |key: &str| settings.params.get(key).is_some_and(|v| v == "1");
-    match settings.variant {
-        VideoVariant::X265_8
-        | VideoVariant::X265_10
-        | VideoVariant::X265_12
-        | VideoVariant::Rav1e8
-        | VideoVariant::Rav1e10
-            if width.min(height) < 16 =>
-        {
-            Err(format!("{} takes sides of 16 at least", settings.variant))
-        }
-        VideoVariant::X264_8 | VideoVariant::X264_10
-            if ["interlaced", "tff", "bff", "fake-interlaced"].into_iter().any(on) =>
-        {
-            // A field has half of the lines, and its chroma half of those.
-            let step = if picture.format.chroma == Chroma::C420 { 4 } else { 2 };
-            if height % step == 0 {
-                Ok(())
-            } else {
-                Err(format!("interlaced pictures need a multiple of {step} lines"))
-            }
-        }
-        VideoVariant::Ffv1 if settings.params.contains_key("slices") => {
-            // The slices lie in a grid of at most seven columns and six rows.
-            let (w, h) = picture.format.plane_size(1, width, height);
-            if w.min(h) >= 7 {
-                Ok(())
-            } else {
-                Err("the picture is too small for slices of one's own choice".to_owned())
-            }
-        }
-        _ => Ok(()),
-    }
 }
 
 fn check_vbv(vbv: &Option<crate::encoder::Vbv>, refuse: &mut impl FnMut(&str, String, String)) {
@@ -707,25 +644,14 @@ fn x264_window(settings: &VideoSettings) -> u32 {
     if let Some(qcomp) = get("qcomp") {
         qcomp_is_one = qcomp == 1_000_000;
     }
-    let offset = 6 * (i64::from(settings.variant.depth().unwrap_or(8)) - 8);
     let mut vbv_set = false;
     let mut constant_quantiser = false;
     match &settings.rate {
-        // x264 turns a CRF that rounds to quantiser zero into a lossless encode.
-        RateControl::Crf { crf, vbv } => {
-            vbv_set = vbv.is_some();
-            if (millionths(crf).unwrap_or(0) + offset * 1_000_000) / 1_000_000 == 0 {
-                (constant_quantiser, bframes) = (true, 0);
-            }
-        }
-        RateControl::Qp { qp } => {
-            constant_quantiser = true;
-            if *qp == 0 {
-                bframes = 0;
-            }
-        }
-        RateControl::Bitrate { vbv, .. } => vbv_set = vbv.is_some(),
-        RateControl::Lossless => (constant_quantiser, bframes) = (true, 0),
+        RateControl::Crf { vbv, .. } | RateControl::Bitrate { vbv, .. } => vbv_set = vbv.is_some(),
+        RateControl::Qp { .. } | RateControl::Lossless => constant_quantiser = true,
+    }
+    if rules::x264_lossless(settings) {
+        (constant_quantiser, bframes) = (true, 0);
     }
     if constant_quantiser {
         (mbtree, vbv_set) = (false, false);
@@ -1065,8 +991,6 @@ macro_rules! x265_table {
             p("lookahead-slices", int(0, 16)),
             p("scenecut", int(0, 100)),
             p("scenecut-bias", decimal(0, 100_000_000)),
-            p("hist-scenecut", SWITCH),
-            p("hist-threshold", decimal(0, 1_000_000)),
             p("fades", SWITCH),
             p("scenecut-aware-qp", int(0, 3)),
             p("temporal-layers", SWITCH),
@@ -1294,6 +1218,10 @@ const X265_OWNED: &[Owned] = &[
     },
     Owned { names: &["uhd-bd"], reason: GRID },
     Owned {
+        names: &["hist-scenecut", "hist-threshold"],
+        reason: "x265 counts the padding between lines with the picture, and crashes on its values",
+    },
+    Owned {
         names: &["lowpass-dct"],
         reason: "x265 switches it once for the whole process, by the first encoder opened",
     },
@@ -1371,34 +1299,6 @@ mod tests {
             threads: 1,
             params: BTreeMap::new(),
         }
-    }
-
-    #[test]
-    fn settings_that_the_library_refuses_together_are_refused_by_name() {
-        let settings = |rate: RateControl, threads, params: &[(&str, &str)]| VideoSettings {
-            variant: VideoVariant::X265_8,
-            preset: "fast".into(),
-            tune: None,
-            rate,
-            keyint: 0,
-            threads,
-            params: params.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
-        };
-        let qp = || RateControl::Qp { qp: 20 };
-        let vbv = crate::encoder::Vbv { max_kbps: 500, buffer_kbit: 500 };
-        let capped = RateControl::Bitrate { kbps: 500, vbv: Some(vbv) };
-        let strict = [("strict-cbr", "yes")];
-        assert!(check_settings(&settings(qp(), 1, &strict)).is_err());
-        assert!(check_settings(&settings(capped, 1, &strict)).is_ok());
-        assert!(check_settings(&settings(qp(), 1, &[("slices", "3")])).is_err());
-        assert!(check_settings(&settings(qp(), 2, &[("slices", "3")])).is_ok());
-        let small = Picture { width: 64, height: 2, format: trix_model::PixelFormat::YUV420P8 };
-        assert!(check_picture(&settings(qp(), 1, &[]), &small).is_err());
-        let mut interlaced = settings(qp(), 1, &[("tff", "1")]);
-        interlaced.variant = VideoVariant::X264_8;
-        let odd = Picture { width: 64, height: 22, ..small };
-        assert!(check_picture(&interlaced, &odd).is_err());
-        assert!(check_picture(&interlaced, &Picture { height: 24, ..odd }).is_ok());
     }
 
     #[test]

@@ -36,7 +36,7 @@ use crate::task::{
     Intake, IntakeResult, Mux, MuxAudio, MuxVideo, Output, Plan, Publish, PublishFile, PublishFrom,
     ResultFile, Sidecar, SourceRef, Task, TaskSpec, Verify, VideoRendition,
 };
-use crate::{key, params};
+use crate::{key, params, rules};
 
 /// Version of [`Plan`].
 pub const PLAN_VERSION: u32 = 1;
@@ -472,12 +472,9 @@ impl<'p> Planner<'p> {
             _ => self.grid(&film).segment,
         };
         let picture = Picture { width, height, format };
-        params::check_picture(&settings, &picture).map_err(|reason| PlanError::Picture {
-            object: self.object.clone(),
-            file: name.to_owned(),
-            width,
-            height,
-            reason,
+        rules::check_picture(&settings, &picture, film.rate.rate).map_err(|reason| {
+            let (object, file) = (self.object.clone(), name.to_owned());
+            PlanError::Picture { object, file, width, height, reason }
         })?;
         let run_over = params::run_over(&settings, film.rate.constant);
         Ok(VideoRendition {

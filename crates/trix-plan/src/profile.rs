@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use trix_model::digest::Digest;
+use trix_model::pixel::Chroma;
 use trix_model::{Failure, RelPath, ShareName};
 use unicode_normalization::UnicodeNormalization;
 
@@ -16,6 +17,7 @@ use crate::canon::canonical;
 use crate::encoder::{AudioCodec, AudioSettings, RateControl, Vbv, VideoSettings, VideoVariant};
 use crate::params::{self, ParamError};
 use crate::request::{AudioRequest, DestinationRequest, EncodeRequest, PreviewRequest, Request};
+use crate::rules;
 use crate::task::Container;
 
 pub use crate::request::Problem;
@@ -733,6 +735,16 @@ impl Check<'_> {
                 ChromaChoice::C420
             }
         };
+        let sampling = match chroma {
+            ChromaChoice::C420 => Some(Chroma::C420),
+            ChromaChoice::C422 => Some(Chroma::C422),
+            ChromaChoice::C444 => Some(Chroma::C444),
+            // Known only when the source is.
+            ChromaChoice::Source => None,
+        };
+        if let Some(Err(e)) = sampling.map(|c| rules::check_chroma(&settings, c)) {
+            self.param(at, &e);
+        }
         VideoTrack::Encode(VideoEncode { settings, width, height, pixels, chroma })
     }
 

@@ -53,6 +53,16 @@ fn work(
             "spin" => loop {
                 std::hint::spin_loop();
             },
+            // Tenths of a second of processor time, with progress behind each.
+            "burn" => {
+                for _ in 0..number {
+                    let begun = cpu_time();
+                    while cpu_time() - begun < Duration::from_millis(100) {
+                        std::hint::spin_loop();
+                    }
+                    tell("encode", said.get() + 1, 0);
+                }
+            }
             "sleep" => std::thread::sleep(Duration::from_millis(number)),
             "allocate" => {
                 let bytes = std::hint::black_box(vec![1u8; (number as usize) << 20]);
@@ -123,6 +133,12 @@ fn work(
     Ok(TaskResult { outputs, detail })
 }
 
+/// What this process took of the processor.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 #[allow(unsafe_code, reason = "nothing else faults; the box refuses signals to oneself by kill")]
 fn segfault() {
     // SAFETY: none, which is the point: nothing is mapped there.
@@ -171,6 +187,7 @@ fn look(io: &OpenedIo) -> Result<serde_json::Value, Failure> {
         "file_size": limit(Resource::Fsize),
         "memlock": limit(Resource::Memlock),
         "data": limit(Resource::Data),
+        "cpu": limit(Resource::Cpu),
         "pid": std::process::id(),
         "group": rustix::process::getpgrp().as_raw_nonzero().get(),
         "connect": connect.err().map(|e| e.raw_os_error()),

@@ -24,7 +24,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         outputs: vec![Output { name: "report".into(), key: Key([2; 32]) }],
         inputs: Vec::new(),
         tee: None,
-        limits: Limits { data: 512 << 20, memory: 1 << 30, file_size: 1 << 20, user: None },
+        limits: Limits {
+            data: 512 << 20,
+            memory: 1 << 30,
+            file_size: 1 << 20,
+            cpu: 600,
+            user: None,
+        },
         worker_pid: 0,
     };
     let io = SlotIo { inputs: Vec::new(), cache_stage: stage, tee_stage: None };

@@ -386,7 +386,7 @@ impl Running {
         user: Option<(u32, u32)>,
         order: impl FnOnce(Limits, u32) -> Order,
     ) -> Result<Boxed, LaunchError> {
-        let limits = Limits { data: 1 << 30, memory: 1 << 30, file_size: 0, user };
+        let limits = Limits { data: 1 << 30, memory: 1 << 30, file_size: 0, cpu: 60, user };
         self.enter_group(&limits);
         let order = order(limits, std::process::id());
         match send(&self.socket, &order).and_then(|()| receive(&self.socket)) {
@@ -430,6 +430,7 @@ impl Running {
         stall: Duration,
         on: &mut dyn FnMut(Report<'_>),
     ) -> Ended {
+        let cpu = job.limits.cpu;
         job.worker_pid = std::process::id();
         job.inputs = io.inputs.iter().map(|(name, _)| *name).collect();
         let mut seen = Seen::default();
@@ -450,7 +451,7 @@ impl Running {
             (_, Some(Ok(result))) => Outcome::Done(result),
             (_, Some(Err(failure))) => Outcome::Failed(failure),
             (why, None) => {
-                let exit = Exit { status, why, oom: self.ran_out_of_memory() };
+                let exit = Exit { status, why, oom: self.ran_out_of_memory(), cpu };
                 Outcome::Failed(classify(&exit, &seen.progress, &log, stall))
             }
         };
@@ -695,6 +696,8 @@ struct Exit {
     status: i32,
     why: u8,
     oom: bool,
+    /// Its limit of processor time.
+    cpu: u64,
 }
 
 /// What a process says that aborts for want of memory.
@@ -756,6 +759,10 @@ fn classify(exit: &Exit, progress: &Progress, log: &[String], stall: Duration) -
         libc::SIGXFSZ => {
             failure(Resource, Node, "output_too_large", "wrote past its file limit".to_owned())
         }
+        libc::SIGXCPU => {
+            let what = format!("took {} s of processor time without progress,", exit.cpu);
+            failure(Crash, Engine, "cpu_limit", what)
+        }
         libc::SIGKILL => failure(Crash, Node, "killed", format!("was killed by {name}")),
         _ => failure(Crash, Engine, "crashed", format!("was ended by {name}")),
     }
@@ -791,7 +798,7 @@ mod tests {
     fn classified(status: i32, why: u8, oom: bool, log: &[&str]) -> (ErrorClass, String) {
         let log: Vec<String> = log.iter().map(|l| (*l).to_owned()).collect();
         let progress = Progress { phase: "encode".into(), done: 7, total: 9, frames: 7 };
-        let exit = Exit { status, why, oom };
+        let exit = Exit { status, why, oom, cpu: 20 };
         let failure = classify(&exit, &progress, &log, Duration::from_secs(120));
         assert!(failure.message.contains("in phase encode at 7 of 9"), "{}", failure.message);
         (failure.class, failure.code)
@@ -806,6 +813,7 @@ mod tests {
         assert_eq!(classified(libc::SIGKILL, NOT_KILLED, false, &[]), is(Crash, "killed"));
         assert_eq!(classified(libc::SIGKILL, NOT_KILLED, true, &[]), is(Resource, "out_of_memory"));
         assert_eq!(classified(libc::SIGKILL, KILLED_STALL, true, &[]), is(Crash, "stalled"));
+        assert_eq!(classified(libc::SIGXCPU, NOT_KILLED, false, &[]), is(Crash, "cpu_limit"));
         assert_eq!(classified(0, NOT_KILLED, false, &[]), is(Crash, "exited"));
         assert_eq!(classified(3 << 8, NOT_KILLED, false, &[]), is(Crash, "exited"));
         assert_eq!(classified(libc::SIGABRT, NOT_KILLED, false, &["x"]), is(Crash, "crashed"));
@@ -824,7 +832,7 @@ mod tests {
     fn a_report_names_phase_frame_signal_and_the_last_lines() {
         let log: Vec<String> = (1..=9).map(|n| format!("line {n}")).collect();
         let progress = Progress { phase: "encode".into(), done: 7, total: 9, frames: 7 };
-        let exit = Exit { status: libc::SIGSEGV, why: NOT_KILLED, oom: false };
+        let exit = Exit { status: libc::SIGSEGV, why: NOT_KILLED, oom: false, cpu: 20 };
         let failure = classify(&exit, &progress, &log, Duration::from_secs(1));
         assert_eq!(
             failure.message,
@@ -836,7 +844,7 @@ mod tests {
     #[test]
     fn a_forbidden_call_is_named_as_the_slot_named_it() {
         let log = vec![format!("{REFUSED}59 (execve)")];
-        let exit = Exit { status: libc::SIGSYS, why: NOT_KILLED, oom: false };
+        let exit = Exit { status: libc::SIGSYS, why: NOT_KILLED, oom: false, cpu: 20 };
         let failure = classify(&exit, &Progress::default(), &log, Duration::from_secs(1));
         assert!(failure.message.contains("for the system call 59 (execve)"), "{failure}");
     }

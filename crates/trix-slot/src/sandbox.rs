@@ -322,5 +322,17 @@ fn set_limits(limits: &Limits, inputs: u64) -> io::Result<()> {
         let value = getrlimit(resource).maximum.map_or(value, |hard| hard.min(value));
         setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })?;
     }
-    Ok(())
+    allow_cpu(limits.cpu)
+}
+
+/// Lets this process take so many seconds of processor time from now on, and up to one more
+/// because the limit counts whole ones; SIGXCPU ends it behind them. The hard limit stays where
+/// it is: it could never be moved on.
+pub(crate) fn allow_cpu(seconds: u64) -> io::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime).tv_sec;
+    let soft = u64::try_from(used).unwrap_or(0).saturating_add(1).saturating_add(seconds);
+    let hard = getrlimit(Resource::Cpu).maximum;
+    let current = Some(hard.map_or(soft, |hard| hard.min(soft)));
+    Ok(setrlimit(Resource::Cpu, Rlimit { current, maximum: hard })?)
 }

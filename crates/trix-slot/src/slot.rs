@@ -162,12 +162,13 @@ where
     }
     io.ready = ready;
 
+    let cpu = job.limits.cpu;
     let said = Arc::new(Teller { line: Mutex::new(line), latest: Mutex::default() });
     let beat = said.clone();
     std::thread::Builder::new()
         .name("heartbeat".into())
         .stack_size(128 << 10)
-        .spawn(move || beat.beat())
+        .spawn(move || beat.beat(cpu))
         .map_err(WireError::Io)?;
 
     let report = |progress: Progress| {
@@ -264,9 +265,20 @@ impl Teller {
         self.tell(&SlotMessage::Progress { progress })
     }
 
-    fn beat(&self) {
+    /// Tells the progress again and again, and moves the limit of processor time on whenever it
+    /// has changed.
+    fn beat(&self, cpu: u64) {
+        let mut seen = Progress::default();
         loop {
             std::thread::sleep(HEARTBEAT);
+            let latest = self.latest().clone();
+            if latest != seen {
+                seen = latest;
+                // Without it the attempt ends before its time, and this line tells why.
+                if let Err(e) = sandbox::allow_cpu(cpu) {
+                    eprintln!("trix: moving the limit of processor time on: {e}");
+                }
+            }
             if self.progress().is_err() {
                 // Nobody listens any more: the worker is gone.
                 exit_now(3);

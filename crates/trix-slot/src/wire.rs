@@ -14,6 +14,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -22,7 +23,7 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use trix_model::{AttemptId, Digest, Failure, Key, Progress, SharePath};
-use trix_plan::task::{Output, TaskResult, TaskSpec};
+use trix_plan::task::{Cost, Output, TaskResult, TaskSpec};
 
 /// Version of everything in this module. Worker and slot must agree on it.
 pub const WIRE_VERSION: u32 = 3;
@@ -123,9 +124,38 @@ pub struct Limits {
     pub memory: u64,
     /// Largest file in bytes that it may write (`RLIMIT_FSIZE`).
     pub file_size: u64,
+    /// Seconds of processor time, of all its threads together, from one change of its progress
+    /// to the next (`RLIMIT_CPU`, whose soft limit moves on with the progress).
+    pub cpu: u64,
     /// User and group to become when the worker is root. `None`: keep the user
     /// without its capabilities, because a share refused to give the stage away.
     pub user: Option<(u32, u32)>,
+}
+
+impl Limits {
+    /// Backstops against a run-away, well above what the plan expects of the task. `stall` is the
+    /// longest time without changed progress that the worker waits.
+    pub fn of(spec: &TaskSpec, cost: &Cost, stall: Duration, user: Option<(u32, u32)>) -> Limits {
+        let memory = cost.ram.saturating_mul(2).saturating_add(1 << 30);
+        let cpu = match spec {
+            // A header of some kilobytes can keep a demuxer busy for hours, and honest ones are
+            // read in no time; behind the header progress is told all the way. The time for the
+            // whole file is for what no demuxer asked for and is read in one go at the end.
+            TaskSpec::Intake(_) => 20 + cost.estimate_ms.saturating_mul(4) / 1000,
+            // A setting can make one frame take as long as it likes, so here it is what all
+            // threads can use up before the stall ends them.
+            _ => (stall.as_secs() + 1) * u64::from(cost.mcpu.div_ceil(1000).max(1)),
+        };
+        Limits {
+            data: memory,
+            memory,
+            file_size: (cost.scratch.saturating_mul(4))
+                .max(spec.source().map_or(0, |s| s.size))
+                .saturating_add(4 << 30),
+            cpu,
+            user,
+        }
+    }
 }
 
 /// What a slot says after its hello.

@@ -386,8 +386,13 @@ fn slot(
         [cache_stage.dir()].into_iter().chain(tee.map(|(_, stage)| stage.dir())).collect();
     let tee_location =
         tee.map(|(share, stage)| trix_model::SharePath::new(share.clone(), stage.path().clone()));
-    // Backstops against a run-away, well above what the plan expects.
-    let memory = claim.cost.ram.saturating_mul(2).saturating_add(1 << 30);
+    let user = give_away(&stages, context.slot_user);
+    let mut limits = Limits::of(&claim.spec, &claim.cost, context.times.stall, user);
+    // x265 hangs where an allocation fails: where a memory group ends it first, this one is out
+    // of its way.
+    if context.launcher.holds_memory() {
+        limits.data = limits.data.saturating_mul(2);
+    }
     let job = SlotJob {
         attempt: claim.attempt,
         task: claim.name.clone(),
@@ -395,16 +400,7 @@ fn slot(
         outputs: wanted.clone(),
         inputs: Vec::new(),
         tee: tee_location.clone(),
-        limits: Limits {
-            // x265 hangs where an allocation fails: where a memory group ends it first,
-            // this one is out of its way.
-            data: if context.launcher.holds_memory() { memory.saturating_mul(2) } else { memory },
-            memory,
-            file_size: (claim.cost.scratch.saturating_mul(4))
-                .max(claim.spec.source().map_or(0, |s| s.size))
-                .saturating_add(4 << 30),
-            user: give_away(&stages, context.slot_user),
-        },
+        limits,
         worker_pid: 0,
     };
     let fd_of = |dir: &Dir| {

@@ -244,3 +244,20 @@ fn indexing_stops_on_request() {
     let error = build_index(&mut input, &mut |_| false).unwrap_err();
     assert!(matches!(error, AvError::Cancelled), "{error:?}");
 }
+
+#[test]
+fn a_whole_decode_for_an_index_tells_how_far_it_is_and_stops_on_request() {
+    let clips = Clips::new();
+    let path = clips.video("a.mp4", "25", "1", "-c:v libx264");
+    let mut input = Input::open(open(&path)).unwrap();
+    let mut told = Vec::new();
+    let mut tell = |place: u64| {
+        told.push(place);
+        true
+    };
+    build_index_with(&mut input, IndexMode::Decode, &mut tell).unwrap();
+    assert!(told.len() >= 25 && told.is_sorted(), "{told:?}");
+    let mut input = Input::open(open(&path)).unwrap();
+    let error = build_index_with(&mut input, IndexMode::Decode, &mut |_| false).unwrap_err();
+    assert!(matches!(error, AvError::Cancelled), "{error:?}");
+}

@@ -51,6 +51,43 @@ const SOURCES: &[(&str, &str, u32)] = &[
     ("1200x18", "yuv420p10le", 2),
 ];
 
+/// Settings that a table once let through and a library then refused or died of; the names of
+/// their kinds, and what stands behind [`HEAD`].
+const MENDED: &[(&str, &str)] = &[
+    (
+        "slices without wavefronts (SIGSEGV)",
+        "encoder = \"x265-10\"\nbitrate_kbps = 5000\nmaxrate_kbps = 20000\nbufsize_kbit = 1\n\
+         threads = 8\n[rendition.params]\nanalyze-src-pics = \"0\"\nslices = \"14\"\namp = \"0\"\n",
+    ),
+    (
+        "histograms over padded lines (SIGSEGV)",
+        "encoder = \"x265-10\"\npreset = \"veryfast\"\nqp = 6\nheight = 1081\nthreads = 3\n\
+         [rendition.params]\nvbv-end = \"548280.344428\"\nhist-scenecut = \"1\"\n",
+    ),
+    (
+        "a lookahead's tree of few blocks (SIGSEGV)",
+        "encoder = \"x265-8\"\npreset = \"veryfast\"\ntune = \"animation\"\nbitrate_kbps = 1\n\
+         height = 18\nthreads = 3\n[rendition.params]\ntemporal-layers = \"1\"\n",
+    ),
+    (
+        "a lookahead's tree of few blocks (SIGABRT)",
+        "encoder = \"x265-12\"\npreset = \"ultrafast\"\nbitrate_kbps = 5000\nheight = 33\n\
+         [rendition.params]\naud = \"0\"\nfades = \"1\"\ntemporal-mvp = \"0\"\n",
+    ),
+    (
+        "a bit rate of level 8.5",
+        "encoder = \"x265-12\"\npreset = \"veryfast\"\nbitrate_kbps = 2000000\n\
+         [rendition.params]\nref = \"2\"\nconstrained-intra = \"1\"\n",
+    ),
+    (
+        "a matrix that a quantiser divides by nothing",
+        "encoder = \"x264-10\"\npreset = \"veryfast\"\nqp = 12\n\
+         [rendition.params]\ncqm4py = \"1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1\"\n",
+    ),
+    ("slices that split a chroma sample", "encoder = \"ffv1\"\nwidth = 64\nheight = 250\n"),
+    ("a tile of a third", "encoder = \"x264-8\"\n[rendition.params]\nframe-packing = \"7\"\n"),
+];
+
 /// A source that intake has seen.
 #[derive(Debug)]
 struct Source {
@@ -95,12 +132,38 @@ fn sources(slots: &Slots, folder: &Path) -> Result<Vec<Source>> {
         .collect()
 }
 
+/// Each of [`MENDED`] with each source: refused by name, or encoded.
+pub fn mended(site: &Site) -> Result<Counts> {
+    let slots = Slots::new(&site.media, &site.folder.join("stages"))?;
+    let sources = sources(&slots, &site.folder.join("pictures"))?;
+    let counts = Mutex::default();
+    let all = MENDED.iter().flat_map(|(_, text)| sources.iter().map(move |s| (s, *text)));
+    for (n, (source, text)) in (0..).zip(all) {
+        input(&slots, source, &format!("{HEAD}{text}"), 12, n, &counts)?;
+    }
+    Ok(run::into(counts))
+}
+
 fn one(slots: &Slots, sources: &[Source], seed: u64, n: u64, counts: &Mutex<Counts>) -> Result<()> {
     let mut random = Random::of(seed, ROW, n);
     let source = random.pick(sources);
     let text = profile(&mut random);
+    // No frame, one frame, or all.
+    let frames = random.below(12) as u32;
+    input(slots, source, &text, frames, n, counts)
+}
+
+/// One profile and one source, up to `frames` encoded frames.
+fn input(
+    slots: &Slots,
+    source: &Source,
+    text: &str,
+    frames: u32,
+    n: u64,
+    counts: &Mutex<Counts>,
+) -> Result<()> {
     let (mut usage, mut defects) = (Usage::default(), Vec::new());
-    let verdict = match chunk(slots, source, &text) {
+    let verdict = match chunk(slots, source, text) {
         Err(refusal) => {
             if !refusal.named {
                 defects.push(format!("refused without a key: {}", refusal.words));
@@ -108,8 +171,7 @@ fn one(slots: &Slots, sources: &[Source], seed: u64, n: u64, counts: &Mutex<Coun
             Verdict::Refused(refusal.code)
         }
         Ok((mut chunk, outputs, cost)) => {
-            // No frame, one frame, or all.
-            chunk.range.count = (random.below(12) as u32).min(chunk.range.count);
+            chunk.range.count = frames.min(chunk.range.count);
             let inputs = vec![
                 (InputName::Source, open(&source.path)?),
                 (InputName::Artifact(chunk.index), again(&source.index)?),
@@ -139,7 +201,7 @@ fn one(slots: &Slots, sources: &[Source], seed: u64, n: u64, counts: &Mutex<Coun
     let mut counts = lock(counts);
     counts.add(&verdict);
     counts.took(&usage);
-    counts.defects(n, &one_line(&text), defects);
+    counts.defects(n, &one_line(text), defects);
     Ok(())
 }
 

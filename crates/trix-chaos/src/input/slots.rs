@@ -102,7 +102,6 @@ impl Slots {
         if let Some((uid, gid)) = user {
             chown(&stage, Some(uid), Some(gid)).context("giving the stage away")?;
         }
-        let memory = cost.ram.saturating_mul(2).saturating_add(1 << 30);
         let job = SlotJob {
             attempt: AttemptId { task: TaskId(n as i64), epoch: Epoch(1) },
             task: format!("{}/{n}", spec.kind()),
@@ -111,14 +110,7 @@ impl Slots {
             inputs: Vec::new(),
             tee: None,
             // As trix-worker sets them.
-            limits: Limits {
-                data: memory,
-                memory,
-                file_size: (cost.scratch.saturating_mul(4))
-                    .max(spec.source().map_or(0, |s| s.size))
-                    .saturating_add(4 << 30),
-                user,
-            },
+            limits: Limits::of(spec, cost, STALL, user),
             worker_pid: 0,
         };
         let directory: OwnedFd = File::open(&stage).context("opening a stage")?.into();

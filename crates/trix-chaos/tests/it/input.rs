@@ -68,12 +68,34 @@ fn tables_that_promise_a_billion_samples_are_refused_before_they_are_believed() 
         "a compressed movie header that claims 4 GB",
         "a frame a year",
         "10^9 frames a second",
+        "a stripped header of 64 MB on each of 10^4 blocks",
     ] {
         let at = all.iter().position(|(bomb, _)| *bomb == name).expect("a bomb of that name");
         let counts = bombs::run(&place.site, &some(at as u64, 1)).unwrap();
         clean(Row::B3, &counts, 1);
         assert_eq!(counts.refused.get("over_budget"), Some(&1), "{name}: {counts:?}");
     }
+}
+
+#[test]
+fn a_demuxer_that_would_go_on_for_hours_is_ended_by_the_processor_s_limit() {
+    let place = Place::new();
+    let all = bombs::bombs();
+    let at = all.iter().position(|(bomb, _)| *bomb == "10^6 comments of a FLAC file");
+    let counts =
+        bombs::run(&place.site, &some(at.expect("a bomb of that name") as u64, 1)).unwrap();
+    clean(Row::B3, &counts, 1);
+    // On a machine that gives it less than a sixth of a core, the stall comes first.
+    let ended = ["cpu_limit", "stalled"].iter().filter_map(|code| counts.crash.get(*code));
+    assert_eq!(ended.sum::<u64>(), 1, "{counts:?}");
+}
+
+#[test]
+fn settings_that_once_passed_the_table_and_failed_are_refused_by_name_or_encode() {
+    let place = Place::new();
+    let counts = params::mended(&place.site).unwrap();
+    clean(Row::B5, &counts, 8 * 8);
+    assert!(counts.ok > 8 && counts.ok < 56, "{counts:?}");
 }
 
 #[test]

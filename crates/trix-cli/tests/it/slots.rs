@@ -68,7 +68,6 @@ impl Slots {
         for (key, path) in &self.made {
             inputs.push((InputName::Artifact(*key), File::open(path).unwrap()));
         }
-        let memory = task.cost.ram * 2 + (1 << 30);
         let job = SlotJob {
             attempt: AttemptId { task: TaskId(1), epoch: Epoch(1) },
             task: task.name.clone(),
@@ -76,7 +75,7 @@ impl Slots {
             outputs: task.outputs.clone(),
             inputs: Vec::new(),
             tee: None,
-            limits: Limits { data: memory, memory, file_size: 4 << 30, user },
+            limits: Limits::of(&task.spec, &task.cost, Duration::from_secs(120), user),
             worker_pid: 0,
         };
         let io = SlotIo {

@@ -163,6 +163,26 @@ fn settings_fall_back_to_the_video_section_of_the_same_encoder_only() {
 }
 
 #[test]
+fn settings_that_do_not_go_together_are_refused_under_a_key_of_the_profile() {
+    let matrix = format!("cqm4 = \"{}\"", ["1"; 16].join(","));
+    for (lines, params, key) in [
+        ("lossless = true", "profile = \"high\"", "params.profile"),
+        ("chroma = \"4:4:4\"", "profile = \"high422\"", "params.profile"),
+        ("qp = 7", matrix.as_str(), "qp"),
+        ("encoder = \"x265-8\"\nqp = 20", "level-idc = \"5\"", "params.level-idc"),
+        ("encoder = \"x265-8\"", "ref = \"8\"", "params.ref"),
+        ("encoder = \"x265-8\"", "rc-lookahead = \"4\"", "params.rc-lookahead"),
+        ("encoder = \"x265-8\"", "hist-scenecut = \"1\"", "params.hist-scenecut"),
+    ] {
+        let error = wrong(&with(&format!("{lines}\n[rendition.params]\n{params}")));
+        let keys: Vec<_> = error.problems.iter().map(|p| p.key.as_str()).collect();
+        assert_eq!(keys, [format!("rendition[0].{key}")], "{error}");
+    }
+    let fits = "chroma = \"4:2:2\"\n[rendition.params]\nprofile = \"high422\"";
+    Profile::parse(&with(fits)).unwrap_or_else(|e| panic!("{e}"));
+}
+
+#[test]
 fn containers_and_codecs_that_do_not_fit_are_refused() {
     let package = |container: &str, rendition: &str, audio: &str| {
         let audio = format!("[[audio]]\ncodec = \"{audio}\"\n");

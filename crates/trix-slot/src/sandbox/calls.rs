@@ -175,9 +175,13 @@ fn allowed(paths: bool, pid: u32) -> io::Result<Rules> {
             ],
         )?,
     );
-    // Reading a limit of itself; a new limit is a pointer that is not null.
+    // Reading a limit of itself; a new limit is a pointer that is not null. Only that of the
+    // processor moves on with the progress: who has taken a slot over can tell progress too.
     let no_new = Condition(2, Wide, SeccompCmpOp::Eq, 0);
-    rules.insert(libc::SYS_prlimit64, vec![when(&[is(0, 0), no_new])?]);
+    rules.insert(
+        libc::SYS_prlimit64,
+        vec![when(&[is(0, 0), no_new])?, when(&[is(0, 0), is(1, libc::RLIMIT_CPU.into())])?],
+    );
     Ok(rules)
 }
 

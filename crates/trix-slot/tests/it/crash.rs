@@ -81,6 +81,27 @@ fn a_slot_without_changed_progress_is_killed_although_its_heart_beats() {
 }
 
 #[test]
+fn processor_time_without_progress_ends_a_slot_by_a_signal_of_its_own() {
+    let mut bench = Bench::new();
+    bench.limits.cpu = 1;
+    let ended = bench.run("spin");
+    let spun = failure(&ended);
+    assert_eq!((spun.class, spun.code.as_str()), (ErrorClass::Crash, "cpu_limit"), "{spun:?}");
+    let words = "took 1 s of processor time without progress, in phase encode at 7 of 9";
+    assert!(spun.message.contains(words), "{}", spun.message);
+    assert!((1000..10_000).contains(&ended.usage.cpu_ms), "{:?}", ended.usage);
+}
+
+#[test]
+fn processor_time_with_progress_has_no_end() {
+    let mut bench = Bench::new();
+    bench.limits.cpu = 1;
+    let ended = bench.run("burn-30");
+    assert!(matches!(ended.outcome, Outcome::Done(_)), "{:?} {:?}", ended.outcome, ended.log);
+    assert!(ended.usage.cpu_ms >= 3000, "{:?}", ended.usage);
+}
+
+#[test]
 fn another_engine_than_the_job_is_pinned_to_is_refused() {
     let bench = Bench::new();
     let slot = trix_slot::Launcher::new(crate::support::toy()).start().unwrap();

@@ -75,6 +75,9 @@ fn limits_are_in_place_and_hard() {
     assert_eq!(seen["file_size"], both(bench.limits.file_size));
     assert_eq!(seen["data"], both(bench.limits.data));
     assert_eq!(seen["files"], both(64 + 2 * 2));
+    // It moves on with the progress, which the first heartbeat may have done already.
+    let cpu = seen["cpu"][0].as_u64().unwrap();
+    assert!((bench.limits.cpu..2 * bench.limits.cpu).contains(&cpu), "{cpu}");
     assert_eq!(seen["dumpable"], false);
     // A change of user clears it: the order of the box's steps is what is tested here.
     assert_eq!(seen["dies_with_parent"], true);

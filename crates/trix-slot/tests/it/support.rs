@@ -46,6 +46,7 @@ impl Bench {
             data: 512 << 20,
             memory: 1 << 30,
             file_size: 64 << 20,
+            cpu: 60,
             user: root.then_some((65534, 65534)),
         };
         // Beside the stage, not in it: what lies in the stage may be written.
