@@ -361,6 +361,8 @@ impl Real {
             }
             Call::BlockReasons(e) => Answer::Count(self.leader(*e)?.block_reasons().await?.into()),
             Call::Forget(e, key) => Answer::Flag(self.leader(*e)?.forget_artifact(*key).await?),
+            Call::Tend(e) => Answer::Count(self.leader(*e)?.tend().await?.into()),
+            Call::Age(e) => Answer::Count(self.leader(*e)?.age().await?.into()),
         }))
     }
 

@@ -51,7 +51,8 @@ fn subset(needs: &[String], has: &[String]) -> bool {
     needs.iter().all(|n| has.contains(n))
 }
 
-fn hands_out(job: JobState) -> bool {
+/// True while a job's ready tasks may be claimed.
+pub(super) fn hands_out(job: JobState) -> bool {
     use JobState as J;
     matches!(job, J::Accepted | J::Inspecting | J::Running | J::WaitingGate)
 }
@@ -83,7 +84,11 @@ impl Model {
     fn is_queued(&self, t: &RawTask) -> bool {
         let state = t.state == TaskState::Ready
             || self.is_broken(Break::DoubleClaim) && t.state == TaskState::Running;
-        state && t.deps_left == 0 && t.held_by.is_none() && t.not_before_up_ms == 0
+        state
+            && t.deps_left == 0
+            && t.held_by.is_none()
+            && t.not_before_up_ms == 0
+            && !self.queue.parked.contains(&t.id)
     }
 
     /// True when the worker may be given the task, room aside.

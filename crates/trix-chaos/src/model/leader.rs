@@ -16,7 +16,7 @@ use super::{Granted, Model, Refusal, code_of, leader_times};
 use crate::breaks::Break;
 
 impl Model {
-    fn leads(&self, epoch: i64) -> Granted<()> {
+    pub(super) fn leads(&self, epoch: i64) -> Granted<()> {
         let leads = self.t.leader.epoch == epoch || self.is_broken(Break::StaleLeader);
         if leads { Ok(()) } else { Err(Refusal::NotLeader) }
     }

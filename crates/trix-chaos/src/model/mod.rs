@@ -9,12 +9,13 @@
 //! publish  prepare, move, published, conflict            0006, 0040
 //! jobs     submit, cancel, retry, pause, drain           0007
 //! leader   takeover, tick, mark, plan, repair, forget    0008, 0023
+//! tend     parking, virtual time, ageing                 0020, 0023, 0052
 //! ```
 //!
 //! **It is not a second opinion on what would be good.** It says what the SQL does, and
 //! [`crate::replay`] compares the two call by call. What it leaves out are columns that
 //! decide nothing: times of the wall clock, logs, progress, findings, results' details; and
-//! what a world never asks for: holds, reservations, slots of shares, ageing, virtual time.
+//! what a world never asks for: holds, reservations, slots of shares, cordons.
 
 mod claim;
 mod jobs;
@@ -22,6 +23,7 @@ mod leader;
 mod moves;
 pub mod publish;
 pub mod tables;
+mod tend;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -103,6 +105,10 @@ pub enum Call {
     BlockReasons(i64),
     /// `forget_artifact_v1`
     Forget(i64, Key),
+    /// `tend_v1`
+    Tend(i64),
+    /// `age_v1`
+    Age(i64),
 }
 
 impl std::fmt::Debug for Call {
@@ -143,7 +149,9 @@ impl std::fmt::Debug for Call {
             | Call::CacheHits(e)
             | Call::Repair(e)
             | Call::FinishCancels(e)
-            | Call::BlockReasons(e) => write!(f, "{name} of {e}"),
+            | Call::BlockReasons(e)
+            | Call::Tend(e)
+            | Call::Age(e) => write!(f, "{name} of {e}"),
             Call::Forget(e, key) => write!(f, "{name} {key} of {e}"),
         }
     }
@@ -181,6 +189,8 @@ impl Call {
             Call::FinishCancels(_) => "finish cancels",
             Call::BlockReasons(_) => "block reasons",
             Call::Forget(..) => "forget",
+            Call::Tend(_) => "tend",
+            Call::Age(_) => "age",
         }
     }
 }
@@ -222,7 +232,9 @@ impl Call {
             | Call::Repair(e)
             | Call::FinishCancels(e)
             | Call::BlockReasons(e)
-            | Call::Forget(e, _) => Some(e),
+            | Call::Forget(e, _)
+            | Call::Tend(e)
+            | Call::Age(e) => Some(e),
             _ => None,
         }
     }
@@ -317,6 +329,8 @@ pub struct Model {
     hot: BTreeMap<i64, Vec<String>>,
     /// Up to which virtual time the work of each job is planned.
     rank_ends: BTreeMap<i64, i64>,
+    /// What only orders the queue, see `tend`.
+    queue: tend::Queue,
     ids: Ids,
 }
 
@@ -367,6 +381,7 @@ impl Model {
             silent_before: Vec::new(),
             hot: BTreeMap::new(),
             rank_ends: BTreeMap::new(),
+            queue: tend::Queue::default(),
             ids: Ids::default(),
         }
     }
@@ -412,6 +427,8 @@ impl Model {
             Call::FinishCancels(epoch) => self.finish_cancels(*epoch).map(Answer::Count),
             Call::BlockReasons(epoch) => self.block_reasons(*epoch).map(Answer::Count),
             Call::Forget(epoch, key) => self.forget(*epoch, key).map(Answer::Flag),
+            Call::Tend(epoch) => self.tend(*epoch).map(Answer::Count),
+            Call::Age(epoch) => self.age(*epoch).map(Answer::Count),
         }
     }
 

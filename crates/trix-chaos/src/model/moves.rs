@@ -41,6 +41,10 @@ impl Model {
         let Some(to) = from.after(event) else { return illegal() };
         t.state = to;
         t.block_reason = None;
+        self.queue.parked.remove(&id);
+        if to == TaskState::Ready {
+            self.queue.aged.insert(id, self.t.leader.up_ms);
+        }
         let body =
             json!({ "name": t.name, "kind": t.kind, "from": from, "to": to, "epoch": t.epoch });
         let job = t.job_id;
@@ -54,6 +58,7 @@ impl Model {
         let from = j.state;
         let Some(to) = from.after(event) else { return illegal() };
         j.state = to;
+        self.job_moved(id, from, to);
         let body = json!({ "from": from, "to": to, "event": event });
         self.emit("job.state", Some(id), None, with(body, more));
         Ok(to)
@@ -356,8 +361,8 @@ impl Model {
         self.settle((low..=high).collect()).map(drop)
     }
 
-    /// Where in virtual time the work of a job's next plan begins: behind what the principal's
-    /// open jobs have planned in the same line. Virtual time itself stands still in a world.
+    /// Where in virtual time the work of a job's next plan begins: at the present, or behind
+    /// what the principal's open jobs have planned in the same line.
     fn rank_base(&self, job: i64) -> i64 {
         let end = |id: i64| self.rank_ends.get(&id).copied().unwrap_or(0);
         let j = &self.t.jobs[&job];
@@ -367,7 +372,7 @@ impl Model {
                 && o.planned == j.planned
                 && !ENDED.contains(&o.state)
         });
-        others.map(|o| end(o.id)).max().unwrap_or(0).max(end(job)).max(0)
+        others.map(|o| end(o.id)).max().unwrap_or(0).max(end(job)).max(self.queue.vtime)
     }
 
     /// A task failed for good, and with it its job; what runs of the job goes on.
