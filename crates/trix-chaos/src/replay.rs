@@ -180,7 +180,7 @@ pub fn with_forgeries(seed: u64, calls: &[Call]) -> Vec<Call> {
     let mut workers = 0;
     let mut all = Vec::new();
     for call in calls {
-        workers += i64::from(matches!(call, Call::Register(_)));
+        workers += u64::from(matches!(call, Call::Register(_)));
         // Before the real one, while there is still something to be had.
         all.extend(forgery(&mut rng, call, workers));
         all.push(call.clone());
@@ -194,7 +194,7 @@ pub fn with_forgeries(seed: u64, calls: &[Call]) -> Vec<Call> {
     all
 }
 
-fn forgery(rng: &mut Rng, call: &Call, workers: i64) -> Option<Call> {
+fn forgery(rng: &mut Rng, call: &Call, workers: u64) -> Option<Call> {
     let mut forged = call.clone();
     if let Call::Sync(r) = &mut forged {
         // It takes nothing: what a stranger claims, the world's workers would never run.
@@ -214,7 +214,7 @@ fn forgery(rng: &mut Rng, call: &Call, workers: i64) -> Option<Call> {
         }
         1..=3 if ends || attempt => {
             let own = forged.credentials()?.worker.0;
-            let other = rng.between(1, workers.max(1));
+            let other = rng.between(1, workers.max(1)) as i64;
             *forged.credentials()? = Model::credentials(WorkerId(other));
             (other != own).then_some(forged)
         }
