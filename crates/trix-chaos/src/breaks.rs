@@ -128,7 +128,7 @@ sql_breaks! {
         "and (t.roll_forward or hands_out((select j.state from job j where j.id = t.job_id)))" => "";
     "sql-parked-for-good" in "job_goes_on": "set parked = false," => "set";
     "sql-no-ageing" in "age_v1": "set band = t.band + 1," => "set";
-    "sql-time-goes-back" in "tend_v1": "where x.v > fair.vtime" => "where x.v is not null";
+    "sql-time-stands-still" in "tend_v1": "where x.v > fair.vtime" => "where false";
     "sql-over-capacity" in "claim":
         "continue when t.need_mcpu > mcpu or t.need_ram > ram or t.need_scratch > scratch"
         => "continue when t.need_ram > ram or t.need_scratch > scratch";

@@ -174,7 +174,8 @@ async fn one(admin: &str, plan: Plan, broken: Option<SqlBreak>, seed: u64) -> Re
 
 /// The calls of a trace, and between them what nobody honest sends: results and publications
 /// under another worker's name, with a wrong secret, of another epoch; results once more; a
-/// leader that was overtaken. All of it must be refused, or change nothing.
+/// leader that was overtaken. All of it must be refused, or change nothing. And a worker may
+/// end at the worst moment, when it has just prepared a publication.
 pub fn with_forgeries(seed: u64, calls: &[Call]) -> Vec<Call> {
     let mut rng = Rng::new(seed ^ 0xf0e9);
     let mut workers = 0;
@@ -189,6 +190,11 @@ pub fn with_forgeries(seed: u64, calls: &[Call]) -> Vec<Call> {
             && rng.one_in(8)
         {
             all.push(Call::Sync(Box::new(trix_db::SyncRequest { want: 0, ..(**r).clone() })));
+        }
+        if let Call::Prepare(me, ..) = call
+            && rng.one_in(8)
+        {
+            all.push(Call::Leave(me.clone()));
         }
     }
     all
