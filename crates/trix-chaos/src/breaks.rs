@@ -1,5 +1,6 @@
-//! Deliberate breaks: each takes one safeguard out of the model or of the world around it,
-//! and the checker has to notice. A checker that no break can wake proves nothing.
+//! Deliberate breaks: each takes one safeguard out of the model or of the world around it
+//! ([`Break`]), or out of a function of the real SQL ([`SqlBreak`]), and the checker has to
+//! notice. A checker that no break can wake proves nothing.
 
 macro_rules! breaks {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $what:literal;)*) => {
@@ -64,4 +65,106 @@ impl std::str::FromStr for Break {
             format!("{s:?} is no break; there are: {}", names.join(", "))
         })
     }
+}
+
+/// A safeguard that is taken out of a function of the migrations.
+#[derive(Clone, Copy, Debug)]
+pub struct SqlBreak {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// The function.
+    pub function: &'static str,
+    /// What it has.
+    pub from: &'static str,
+    /// What it gets.
+    pub to: &'static str,
+}
+
+macro_rules! sql_breaks {
+    ($($name:literal in $function:literal: $from:literal => $to:literal;)*) => {
+        /// Safeguards of the real SQL, each taken out of one function.
+        pub const SQL_BREAKS: &[SqlBreak] =
+            &[$(SqlBreak { name: $name, function: $function, from: $from, to: $to }),*];
+    };
+}
+
+sql_breaks! {
+    // Who may speak for an attempt.
+    "sql-no-secret" in "sync_v1":
+        "and worker.token_hash = secret_hash(a->>'token')" => "";
+    "sql-marked-workers-sync" in "sync_v1":
+        "where worker.id = (a->>'worker')::bigint and worker.state in ('active', 'draining')"
+        => "where worker.id = (a->>'worker')::bigint";
+    "sql-no-worker-check" in "commit_result":
+        "tried.task_id is null or tried.worker_id <> w.id or tried.state = 'lost'"
+        => "tried.task_id is null";
+    "sql-no-fence" in "fenced":
+        "if not found or t.epoch <> (a->>'epoch')::bigint then" => "if false then";
+    "sql-repeat-is-new" in "commit_result":
+        "if tried.state <> 'running' then return 'duplicate'; end if;" => "";
+    "sql-epoch-reset" in "retry_job":
+        "update task set fail_counts = '{}'," => "update task set epoch = 0, fail_counts = '{}',";
+    // Who is lost.
+    "sql-no-grace" in "mark_lost_v1":
+        "if l.up_ms <= l.grace_until_up_ms then return; end if;" => "";
+    "sql-hasty-mark" in "mark_lost_v1":
+        "and l.up_ms - pong_up_ms > (l.times->>'lost_ms')::bigint"
+        => "and l.up_ms - pong_up_ms > (l.times->>'lost_ms')::bigint / 8";
+    "sql-wall-clock-age" in "mark_lost_v1":
+        "and l.up_ms - pong_up_ms > (l.times->>'lost_ms')::bigint"
+        => "and extract(epoch from clock_timestamp() - last_seen) * 1000000 > 1";
+    "sql-stale-leader" in "leads":
+        "select * into l from leader where epoch = e for share;"
+        => "select * into l from leader for share;";
+    "sql-supersede-leaks" in "supersede_v1":
+        "n := orphan_attempts(old, 'superseded', format('worker %s took its place', me.id));"
+        => "n := 0;";
+    // What is claimed.
+    "sql-lowest-class-first" in "peek": "f.band desc," => "f.band,";
+    "sql-any-order" in "peek": "f.rank, f.id" => "f.id desc";
+    "sql-avoids-nothing" in "peek":
+        "and not (w.node_id = any(t.avoid_nodes) and exists (" => "and not (false and exists (";
+    "sql-stopped-jobs-run" in "peek":
+        "and (t.roll_forward or hands_out((select j.state from job j where j.id = t.job_id)))" => "";
+    "sql-parked-for-good" in "job_goes_on": "set parked = false," => "set";
+    "sql-no-ageing" in "age_v1": "set band = t.band + 1," => "set";
+    "sql-time-stands-still" in "tend_v1": "where x.v > fair.vtime" => "where false";
+    "sql-over-capacity" in "claim":
+        "continue when t.need_mcpu > mcpu or t.need_ram > ram or t.need_scratch > scratch"
+        => "continue when t.need_ram > ram or t.need_scratch > scratch";
+    "sql-twins-run" in "claim": "if twin_runs(t.id) then" => "if false then";
+    "sql-cached-runs" in "claim": "if is_cached(t.id) then" => "if false then";
+    // What a result means.
+    "sql-done-without-artifact" in "commit_result":
+        "if exists (select from output o where o.task_id = t.id
+                and not exists (select from artifact f where f.key = o.key)) then"
+        => "if false then";
+    "sql-ready-twice" in "task_done":
+        "update task set deps_left = deps_left - 1" => "update task set deps_left = deps_left - 2";
+    "sql-transient-poison" in "judge":
+        "if class = 'transient' then" => "if class = 'nothing' then";
+    "sql-deterministic-retry" in "judge":
+        "    else
+        perform fail_task(t, 'fail', failure, why);
+    end if;
+end" =>
+        "    else
+        perform give_back(t, 0, null, why);
+    end if;
+end";
+    "sql-no-upper-backoff" in "judge":
+        "least((l.times->>'backoff_max_ms')::double precision," => "greatest(600000,";
+    // What is published, submitted, kept and told.
+    "sql-forget-roll-forward" in "give_back":
+        "update task set roll_forward = open_publication,"
+        => "update task set roll_forward = false,";
+    "sql-none-current" in "published_v1":
+        "update publication set current = true, receipt"
+        => "update publication set current = false, receipt";
+    "sql-reused-key" in "submit_job": "if j.request_hash <> h then" => "if false then";
+    "sql-forget-pinned" in "forget_artifact_v1":
+        "if artifact_pinned(k) then return 'false'; end if;" => "";
+    "sql-sequencer-holes" in "sequence_events_v1":
+        "update event_head set head = head + taken;"
+        => "update event_head set head = head + taken + 1;";
 }

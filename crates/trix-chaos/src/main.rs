@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use trix_chaos::breaks::Break;
+use trix_chaos::breaks::{Break, SQL_BREAKS, SqlBreak};
 use trix_chaos::campaign::{self, Campaign};
 use trix_chaos::check::{Journals, Looked, Mounted, Report, check};
 use trix_chaos::harness;
@@ -48,7 +48,7 @@ enum Command {
         #[arg(long, default_value_t = 1000)]
         steps: u64,
         /// Also break the real SQL, and replay up to so many traces over each break.
-        #[arg(long, default_value_t = 300)]
+        #[arg(long, default_value_t = 100)]
         traces: u64,
         /// Leave the real SQL whole: no PostgreSQL is needed then.
         #[arg(long)]
@@ -65,9 +65,15 @@ enum Command {
         /// Steps with faults in each.
         #[arg(long, default_value_t = 400)]
         steps: u64,
-        /// The most calls of each.
-        #[arg(long, default_value_t = 150)]
+        /// The most calls of each; without it the whole of each.
+        #[arg(long, default_value_t = usize::MAX)]
         calls: usize,
+        /// Compare the tables after every so many calls; answers are compared after each.
+        #[arg(long, default_value_t = 16)]
+        every: usize,
+        /// Take a safeguard out of the real SQL.
+        #[arg(long = "break", value_parser = sql_break)]
+        broken: Option<SqlBreak>,
     },
     /// Hostile files, references, parameters and paths (rows B1, B3, B4, B5, X2).
     Input(input::Arguments),
@@ -95,6 +101,13 @@ fn mounted(s: &str) -> Result<Mounted, String> {
     Ok(Mounted { name: name.to_owned(), root: root.into() })
 }
 
+fn sql_break(s: &str) -> Result<SqlBreak, String> {
+    SQL_BREAKS.iter().copied().find(|b| b.name == s).ok_or_else(|| {
+        let names: Vec<&str> = SQL_BREAKS.iter().map(|b| b.name).collect();
+        format!("{s:?} is no break of the SQL; there are: {}", names.join(", "))
+    })
+}
+
 fn main() -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let good = match Cli::parse().command {
@@ -107,14 +120,18 @@ fn main() -> anyhow::Result<ExitCode> {
             report(&mut campaign, steps, broken)
         }
         Command::Bites { seeds, steps, traces, no_sql } => {
-            let model = bites(seeds, steps);
-            model & (no_sql || sql_bites(traces)?)
+            let mut table = Bitten::new();
+            table.simulation(seeds, steps);
+            if !no_sql {
+                table.sql(traces)?;
+            }
+            table.print()
         }
-        Command::Replay { traces, seed, steps, calls } => {
-            let plan = replay::Plan { first: seed, traces, steps, calls };
-            let done = runtime()?.block_on(replay::run(plan, None))?;
-            print_replayed(&done);
-            done.difference.is_none()
+        Command::Replay { traces, seed, steps, calls, every, broken } => {
+            let plan = replay::Plan { first: seed, traces, steps, calls, every: every.max(1) };
+            let done = replay::run(plan, broken)?;
+            print_replayed(&done, begun);
+            done.difference.is_none() && done.jitter_is_even()
         }
         Command::Input(arguments) => input::run(&arguments)?,
         Command::Check { database_url, shares, journals } => {
@@ -141,15 +158,20 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
-fn print_replayed(done: &Replayed) {
+fn print_replayed(done: &Replayed, begun: Instant) {
     println!("traces {}", done.traces);
-    println!("calls with equal answers and equal tables {}", done.calls);
+    println!("calls with equal answers {}", done.calls);
     for (name, n) in &done.by_call {
         println!("  {name} {n}");
     }
+    println!("looks with equal tables {}", done.looks);
     println!("calls that a replay cannot make (ticks of a session that is over) {}", done.skipped);
-    println!("claims that the database chose otherwise, legally {}", done.followed);
-    println!("random delays taken over {}", done.delays);
+    let mean = done.drawn / done.delays.max(1) as f64;
+    println!("random delays taken over {}, {mean:.2} of the most on average", done.delays);
+    if !done.jitter_is_even() {
+        println!("DIFFERENT: the delays are not drawn evenly");
+    }
+    println!("calls a second {:.0}", done.calls as f64 / begun.elapsed().as_secs_f64());
     match &done.difference {
         None => println!("differences 0"),
         Some(d) => println!("DIFFERENT: {d}"),
@@ -171,24 +193,6 @@ fn print_report(report: &Report) {
     println!("{table}");
     report.violations.iter().for_each(|v| println!("{v}"));
     println!("violations {}", report.violations.len());
-}
-
-fn sql_bites(traces: u64) -> anyhow::Result<bool> {
-    let plan = replay::Plan { first: 0, traces, steps: 600, calls: 400 };
-    let bites = runtime()?.block_on(replay::sql_bites(plan))?;
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::ASCII_MARKDOWN);
-    table.set_header(["break of the real SQL", "function", "caught", "traces run"]);
-    for (b, done) in &bites {
-        let caught = done.difference.as_deref().unwrap_or("NOT CAUGHT");
-        let short: String =
-            caught.lines().nth(1).unwrap_or(caught).trim().chars().take(90).collect();
-        table.add_row([b.name, b.function, &short, &done.traces.to_string()]);
-    }
-    println!("{table}");
-    let caught = bites.iter().filter(|(_, done)| done.difference.is_some()).count();
-    println!("{caught} of {} breaks of the real SQL caught", bites.len());
-    Ok(caught == bites.len())
 }
 
 fn report(campaign: &mut Campaign, steps: u64, broken: Option<Break>) -> bool {
@@ -226,19 +230,63 @@ fn show(run: &Run) {
     run.trace.iter().for_each(|line| println!("  {line}"));
 }
 
-fn bites(seeds: u64, steps: u64) -> bool {
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::ASCII_MARKDOWN);
-    table.set_header(["break", "what is taken out", "caught by", "seed", "seeds run"]);
-    let bites = campaign::bites(seeds, steps);
-    for b in &bites {
-        let first = b.caught.as_ref().and_then(|run| run.violations.first());
-        let by = first.map_or("NOT CAUGHT".to_owned(), |v| v.to_string());
-        let seed = b.caught.as_ref().map_or(String::new(), |run| run.seed.to_string());
-        table.add_row([b.broken.name(), b.broken.what(), &by, &seed, &b.seeds.to_string()]);
+/// Calls of a trace over the broken SQL between two looks at the tables.
+const LOOK_EVERY: usize = 4;
+
+/// The table of breaks: which was noticed, and by what.
+struct Bitten {
+    table: comfy_table::Table,
+    breaks: usize,
+    caught: usize,
+}
+
+impl Bitten {
+    fn new() -> Bitten {
+        let mut table = comfy_table::Table::new();
+        table.load_style(comfy_table::presets::ASCII_MARKDOWN);
+        table.set_header(["break", "where", "seed", "at", "caught by"]);
+        Bitten { table, breaks: 0, caught: 0 }
     }
-    println!("{table}");
-    let caught = bites.iter().filter(|b| b.caught.is_some()).count();
-    println!("{caught} of {} breaks of the model and the world caught", bites.len());
-    caught == bites.len()
+
+    /// One break; `caught` is the seed, where in its run, and by what.
+    fn row(&mut self, name: &str, place: &str, caught: Option<(u64, String, String)>) {
+        self.breaks += 1;
+        self.caught += usize::from(caught.is_some());
+        let (seed, at, by) = match caught {
+            Some((seed, at, by)) => (seed.to_string(), at, by),
+            None => (String::new(), String::new(), "NOT CAUGHT".to_owned()),
+        };
+        let by: String = by.chars().take(110).collect();
+        self.table.add_row([name, place, &seed, &at, &by]);
+    }
+
+    fn simulation(&mut self, seeds: u64, steps: u64) {
+        for b in campaign::bites(seeds, steps) {
+            let caught = b.caught.and_then(|run| {
+                let by = run.violations.first()?.to_string();
+                Some((run.seed, run.at, by))
+            });
+            self.row(b.broken.name(), "simulation", caught);
+        }
+    }
+
+    fn sql(&mut self, traces: u64) -> anyhow::Result<()> {
+        let plan =
+            replay::Plan { first: 0, traces, steps: 400, calls: usize::MAX, every: LOOK_EVERY };
+        for (b, done) in replay::sql_bites(plan)? {
+            let caught = done.difference.map(|d| {
+                let by = d.found.first().cloned().unwrap_or_default();
+                (d.seed, format!("call {}: {}", d.call, d.what), by)
+            });
+            self.row(b.name, &format!("SQL, {}", b.function), caught);
+        }
+        Ok(())
+    }
+
+    /// Prints it; true when all were caught.
+    fn print(&self) -> bool {
+        println!("{}", self.table);
+        println!("{} of {} breaks caught", self.caught, self.breaks);
+        self.caught == self.breaks
+    }
 }

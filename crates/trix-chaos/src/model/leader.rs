@@ -1,4 +1,4 @@
-//! What the leading dispatcher calls: migration 0008.
+//! What the leading dispatcher calls: migrations 0008 and 0023.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,12 +10,13 @@ use trix_model::state::{JobEvent, JobState, TaskState, WorkerState};
 use trix_model::{Failure, JobId, Key, WorkerId};
 use trix_plan::task::Plan;
 
+use super::claim::runs_on_engine;
 use super::moves::{ENDED, PLANNABLE, finished};
 use super::{Granted, Model, Refusal, code_of, leader_times};
 use crate::breaks::Break;
 
 impl Model {
-    fn leads(&self, epoch: i64) -> Granted<()> {
+    pub(super) fn leads(&self, epoch: i64) -> Granted<()> {
         let leads = self.t.leader.epoch == epoch || self.is_broken(Break::StaleLeader);
         if leads { Ok(()) } else { Err(Refusal::NotLeader) }
     }
@@ -250,7 +251,6 @@ impl Model {
     fn block_reason(&self, t: &RawTask) -> Option<String> {
         let live: Vec<&RawWorker> =
             self.t.workers.values().filter(|w| w.state == WorkerState::Active).collect();
-        let any_engine = matches!(t.kind.as_str(), "publish" | "copy");
         let has = |w: &&RawWorker, s: &String| w.shares_ok.contains(s);
         let fits = |w: &RawWorker| {
             t.need_mcpu <= w.cap_mcpu && t.need_ram <= w.cap_ram && t.need_scratch <= w.cap_scratch
@@ -263,13 +263,19 @@ impl Model {
             "delayed"
         } else if live.is_empty() {
             "no_worker"
-        } else if !any_engine && !live.iter().any(|w| w.engine == t.engine) {
+        } else if !live.iter().any(|w| runs_on_engine(t, &w.engine)) {
             "engine"
         } else if !live.iter().any(|w| t.need_shares.iter().all(|s| has(w, s))) {
             let gone = t.need_shares.iter().find(|s| !live.iter().any(|w| has(w, s)));
-            return gone.or(t.need_shares.first()).map(|s| format!("share:{s}"));
+            // When each of them is somewhere, the source is named before what is written to.
+            let source = self.specs.get(&t.id).and_then(|s| s.source());
+            let source = source.map(|s| s.location.share.to_string());
+            let first = source.as_ref().or(t.need_shares.first());
+            return gone.or(first).map(|s| format!("share:{s}"));
         } else if !live.iter().any(|w| fits(w)) {
             "resources"
+        } else if !live.iter().any(|w| self.could_run(w, t)) {
+            "no_node"
         } else {
             return None;
         };

@@ -3,22 +3,27 @@
 //!
 //! ```text
 //! tables   the rows                                      shared with the checker
-//! moves    states, readiness, loss, plans                0004
-//! worker   register, sync, claim, supersede, leave       0005
-//! publish  prepare, move, published, conflict            0006
+//! moves    states, readiness, loss, plans                0004, 0020, 0021
+//! worker   register, sync, supersede, leave              0005
+//! claim    who gets what, in which order                 0021
+//! publish  prepare, move, published, conflict            0006, 0040
 //! jobs     submit, cancel, retry, pause, drain           0007
-//! leader   takeover, tick, mark, plan, repair, forget    0008
+//! leader   takeover, tick, mark, plan, repair, forget    0008, 0023
+//! tend     parking, virtual time, ageing                 0020, 0023, 0052
 //! ```
 //!
 //! **It is not a second opinion on what would be good.** It says what the SQL does, and
 //! [`crate::replay`] compares the two call by call. What it leaves out are columns that
-//! decide nothing: times of the wall clock, logs, progress, findings, results' details.
+//! decide nothing: times of the wall clock, logs, progress, findings, results' details; and
+//! what a world never asks for: holds, reservations, slots of shares, cordons.
 
+mod claim;
 mod jobs;
 mod leader;
 mod moves;
 pub mod publish;
 pub mod tables;
+mod tend;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -100,6 +105,10 @@ pub enum Call {
     BlockReasons(i64),
     /// `forget_artifact_v1`
     Forget(i64, Key),
+    /// `tend_v1`
+    Tend(i64),
+    /// `age_v1`
+    Age(i64),
 }
 
 impl std::fmt::Debug for Call {
@@ -140,7 +149,9 @@ impl std::fmt::Debug for Call {
             | Call::CacheHits(e)
             | Call::Repair(e)
             | Call::FinishCancels(e)
-            | Call::BlockReasons(e) => write!(f, "{name} of {e}"),
+            | Call::BlockReasons(e)
+            | Call::Tend(e)
+            | Call::Age(e) => write!(f, "{name} of {e}"),
             Call::Forget(e, key) => write!(f, "{name} {key} of {e}"),
         }
     }
@@ -178,6 +189,53 @@ impl Call {
             Call::FinishCancels(_) => "finish cancels",
             Call::BlockReasons(_) => "block reasons",
             Call::Forget(..) => "forget",
+            Call::Tend(_) => "tend",
+            Call::Age(_) => "age",
+        }
+    }
+}
+
+impl Call {
+    /// Who makes it, where a worker does.
+    pub fn credentials(&mut self) -> Option<&mut Credentials> {
+        match self {
+            Call::Sync(r) => Some(&mut r.me),
+            Call::Supersede(me, _)
+            | Call::Leave(me)
+            | Call::Prepare(me, ..)
+            | Call::BeginMove(me, _)
+            | Call::Published(me, _)
+            | Call::Conflict(me, _) => Some(me),
+            _ => None,
+        }
+    }
+
+    /// The attempt that it is made for, where the fence asks.
+    pub fn attempt(&mut self) -> Option<&mut AttemptId> {
+        match self {
+            Call::Prepare(_, a, _)
+            | Call::BeginMove(_, a)
+            | Call::Published(_, a)
+            | Call::Conflict(_, a) => Some(a),
+            _ => None,
+        }
+    }
+
+    /// The epoch of the leader who makes it; a tick belongs to its session.
+    pub fn leader_epoch(&mut self) -> Option<&mut i64> {
+        match self {
+            Call::MarkLost(e)
+            | Call::JobsToPlan(e, _)
+            | Call::AppendPlan(e, ..)
+            | Call::FailJob(e, ..)
+            | Call::CacheHits(e)
+            | Call::Repair(e)
+            | Call::FinishCancels(e)
+            | Call::BlockReasons(e)
+            | Call::Forget(e, _)
+            | Call::Tend(e)
+            | Call::Age(e) => Some(e),
+            _ => None,
         }
     }
 }
@@ -241,8 +299,12 @@ pub struct Model {
     pub broken: Option<Break>,
     /// Milliseconds by the wall clock of the database's machine, for the break that uses it.
     pub wall_ms: i64,
-    /// The claims that a database made where the model is to follow it; see [`crate::replay`].
-    pub follow: Option<Vec<i64>>,
+    /// The delays that a database drew, by task, where the model is to take them over; see
+    /// [`crate::replay`].
+    pub drawn: Option<BTreeMap<i64, i64>>,
+    /// What the model took over of them since whoever watches looked: each delay, and the
+    /// most that it could have been.
+    pub delays: Vec<(i64, i64)>,
     /// A row that decides something may have changed since the checker looked.
     pub touched: bool,
     /// Events that were written since whoever watches took them.
@@ -263,6 +325,12 @@ pub struct Model {
     made: BTreeMap<Key, u64>,
     last_seen: BTreeMap<i64, i64>,
     silent_before: Vec<i64>,
+    /// Sources that each worker's machine has read of late, the latest last.
+    hot: BTreeMap<i64, Vec<String>>,
+    /// Up to which virtual time the work of each job is planned.
+    rank_ends: BTreeMap<i64, i64>,
+    /// What only orders the queue, see `tend`.
+    queue: tend::Queue,
     ids: Ids,
 }
 
@@ -294,7 +362,8 @@ impl Model {
             times,
             broken: None,
             wall_ms: 0,
-            follow: None,
+            drawn: None,
+            delays: Vec::new(),
             touched: true,
             fresh: Vec::new(),
             waiting_ids: Vec::new(),
@@ -310,6 +379,9 @@ impl Model {
             made: BTreeMap::new(),
             last_seen: BTreeMap::new(),
             silent_before: Vec::new(),
+            hot: BTreeMap::new(),
+            rank_ends: BTreeMap::new(),
+            queue: tend::Queue::default(),
             ids: Ids::default(),
         }
     }
@@ -355,6 +427,8 @@ impl Model {
             Call::FinishCancels(epoch) => self.finish_cancels(*epoch).map(Answer::Count),
             Call::BlockReasons(epoch) => self.block_reasons(*epoch).map(Answer::Count),
             Call::Forget(epoch, key) => self.forget(*epoch, key).map(Answer::Flag),
+            Call::Tend(epoch) => self.tend(*epoch).map(Answer::Count),
+            Call::Age(epoch) => self.age(*epoch).map(Answer::Count),
         }
     }
 
@@ -416,9 +490,19 @@ impl Model {
         &self.waiting_ids
     }
 
-    /// Back-off with full jitter: from 0 to `cap`, rounded as the database rounds.
-    fn jitter(&mut self, cap: f64) -> i64 {
-        (self.rng.unit() * cap).round() as i64
+    /// Back-off of a task with full jitter: from 0 to `cap`, rounded as the database rounds.
+    /// What a database drew is taken over as far as it lies within: beyond, the model keeps
+    /// to the limit, and the two differ.
+    fn backoff(&mut self, task: i64, cap: f64) -> i64 {
+        let most = cap.round() as i64;
+        match &self.drawn {
+            None => (self.rng.unit() * cap).round() as i64,
+            Some(drawn) => {
+                let delay = drawn.get(&task).copied().unwrap_or(0).clamp(0, most);
+                self.delays.push((delay, most));
+                delay
+            }
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! States, readiness, loss, plans: migration 0004. **Nothing else writes a state.**
+//! States, readiness, loss, plans: migrations 0004, 0020 and 0021. **Nothing else writes a
+//! state.**
 
 use std::collections::BTreeSet;
 
@@ -40,6 +41,10 @@ impl Model {
         let Some(to) = from.after(event) else { return illegal() };
         t.state = to;
         t.block_reason = None;
+        self.queue.parked.remove(&id);
+        if to == TaskState::Ready {
+            self.queue.aged.insert(id, self.t.leader.up_ms);
+        }
         let body =
             json!({ "name": t.name, "kind": t.kind, "from": from, "to": to, "epoch": t.epoch });
         let job = t.job_id;
@@ -53,6 +58,7 @@ impl Model {
         let from = j.state;
         let Some(to) = from.after(event) else { return illegal() };
         j.state = to;
+        self.job_moved(id, from, to);
         let body = json!({ "from": from, "to": to, "event": event });
         self.emit("job.state", Some(id), None, with(body, more));
         Ok(to)
@@ -141,17 +147,23 @@ impl Model {
         while !tasks.is_empty() {
             tasks.sort_unstable();
             tasks.dedup();
-            let look: Vec<(i64, TaskState, i64)> = (tasks.iter())
+            let open: Vec<i64> = (tasks.iter())
                 .filter_map(|id| self.t.tasks.get(id))
                 .filter(|t| matches!(t.state, TaskState::Waiting | TaskState::Ready) && t.needed)
-                .map(|t| (t.id, t.state, t.deps_left))
+                .map(|t| t.id)
                 .collect();
+            // What the cache has ends first; who waits for nothing is looked up after that,
+            // so that one of `open` that was freed by another is ready in this same round.
+            let cached: Vec<i64> =
+                open.iter().copied().filter(|id| self.t.is_cached(*id)).collect();
             let mut freed = Vec::new();
-            for (id, state, deps_left) in look {
-                if self.t.is_cached(id) {
-                    freed.extend(self.end_cached(id)?);
-                    hits += 1;
-                } else if state == TaskState::Waiting && deps_left == 0 {
+            for id in cached {
+                freed.extend(self.end_cached(id)?);
+                hits += 1;
+            }
+            for id in open {
+                let t = &self.t.tasks[&id];
+                if t.state == TaskState::Waiting && t.deps_left == 0 {
                     self.move_task(id, TaskEvent::DepsDone, json!({}))?;
                 }
             }
@@ -246,6 +258,9 @@ impl Model {
     /// Writes the tasks of a plan, readies those that wait for nothing, resolves what the
     /// cache has.
     pub(super) fn append_tasks(&mut self, job: i64, plan: i64, tasks: &[Task]) -> Granted<()> {
+        if tasks.is_empty() {
+            return Ok(());
+        }
         let (engine, band) = {
             let j = &self.t.jobs[&job];
             (j.engine.clone(), j.band)
@@ -331,12 +346,33 @@ impl Model {
             let needs: Vec<i64> = self.t.needs_of(id).collect();
             look.extend(needs.into_iter().filter(|n| wanted.insert(*n)));
         }
+        // The place in line: what is not run takes none. The client's weight is 100, which
+        // stands for itself.
+        let mut rank = self.rank_base(job);
         for id in low..=high {
-            if !wanted.contains(&id) {
-                self.task_mut(id)?.needed = false;
+            let needed = wanted.contains(&id);
+            if needed && !self.t.is_cached(id) {
+                rank += self.estimates.get(&id).map_or(0, |ms| *ms as i64);
             }
+            let t = self.task_mut(id)?;
+            (t.needed, t.rank) = (needed, rank);
         }
+        self.rank_ends.insert(job, rank);
         self.settle((low..=high).collect()).map(drop)
+    }
+
+    /// Where in virtual time the work of a job's next plan begins: at the present, or behind
+    /// what the principal's open jobs have planned in the same line.
+    fn rank_base(&self, job: i64) -> i64 {
+        let end = |id: i64| self.rank_ends.get(&id).copied().unwrap_or(0);
+        let j = &self.t.jobs[&job];
+        let others = self.t.jobs.values().filter(|o| {
+            o.id != job
+                && o.principal_id == j.principal_id
+                && o.planned == j.planned
+                && !ENDED.contains(&o.state)
+        });
+        others.map(|o| end(o.id)).max().unwrap_or(0).max(end(job)).max(self.queue.vtime)
     }
 
     /// A task failed for good, and with it its job; what runs of the job goes on.

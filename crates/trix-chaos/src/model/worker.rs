@@ -1,4 +1,4 @@
-//! What a worker calls: migration 0005.
+//! What a worker calls: migration 0005. The claim within a sync has a file of its own.
 
 use std::collections::BTreeSet;
 
@@ -9,8 +9,7 @@ use trix_db::{
     RegisterRequest, Registered, ResultVerdict, SyncReply, SyncRequest, Verdict,
 };
 use trix_model::state::{
-    AttemptState, JobEvent, JobState, PublicationEvent, PublicationState, TaskEvent, TaskState,
-    WorkerState,
+    AttemptState, JobState, PublicationEvent, PublicationState, TaskEvent, TaskState, WorkerState,
 };
 use trix_model::{AttemptId, Epoch, ErrorClass, JobId, Key, TaskId, WorkerId};
 use trix_plan::task::{Cost, Output};
@@ -26,15 +25,6 @@ pub(super) const BEGUN: [PublicationState; 3] =
 /// Secret of an incarnation of the model.
 pub fn token(worker: i64) -> String {
     format!("secret of worker {worker}")
-}
-
-/// Tasks that any engine may run: they parse no media.
-fn any_engine(kind: &str) -> bool {
-    matches!(kind, "publish" | "copy")
-}
-
-fn subset(needs: &[String], has: &[String]) -> bool {
-    needs.iter().all(|n| has.contains(n))
 }
 
 pub(super) fn outcome_name(o: &Outcome) -> &'static str {
@@ -158,7 +148,6 @@ impl Model {
         }
         let doubled = self.t.time("backoff_min_ms") as f64 * 2f64.powi((n - 1).min(30) as i32);
         let cap = doubled.min(self.t.time("backoff_max_ms") as f64);
-        let backoff = self.jitter(cap);
         match class {
             ErrorClass::Transient => {
                 let tried = t.first_try_up_ms.map(|first| self.t.leader.up_ms - first);
@@ -166,7 +155,8 @@ impl Model {
                 if unstable > 1 || over {
                     self.fail_task(id, TaskEvent::Fail, f.clone(), why)
                 } else {
-                    self.give_back(id, backoff, node, why)
+                    let delay = self.backoff(id, cap);
+                    self.give_back(id, delay, node, why)
                 }
             }
             ErrorClass::Resource if n > 3 => self.fail_task(id, TaskEvent::Fail, f.clone(), why),
@@ -178,7 +168,9 @@ impl Model {
                 let need = if disk { &mut row.need_scratch } else { &mut row.need_ram };
                 let more = (*need * 3 / 2).max(*need + 1);
                 *need = more.min(largest.unwrap_or(*need).max(*need));
-                self.give_back(id, if disk { backoff } else { 0 }, None, why)
+                // More memory is asked for, so there is nothing to wait for.
+                let delay = if disk { self.backoff(id, cap) } else { 0 };
+                self.give_back(id, delay, None, why)
             }
             ErrorClass::Crash if n > 1 => self.fail_task(id, TaskEvent::Quarantine, f.clone(), why),
             ErrorClass::Crash => self.give_back(id, 0, node, why),
@@ -438,152 +430,6 @@ impl Model {
             state: p.state,
             manifest: p.manifest.clone(),
         })
-    }
-
-    /// True while another task makes one of the task's outputs.
-    fn twin_runs(&self, id: i64) -> bool {
-        let keys = self.t.outputs_of(id);
-        !keys.is_empty()
-            && self.t.tasks.values().any(|r| {
-                r.state == TaskState::Running
-                    && r.id != id
-                    && self.t.outputs_of(r.id).iter().any(|o| keys.iter().any(|k| k.key == o.key))
-            })
-    }
-
-    /// Whether a worker may be given a task, by all that does not change while it claims.
-    pub fn may_claim(&self, w: &RawWorker, c: &RawTask) -> bool {
-        let up = self.t.leader.up_ms;
-        let claimable = matches!(
-            self.job_state(c.job_id),
-            JobState::Accepted | JobState::Inspecting | JobState::Running | JobState::WaitingGate
-        ) || c.roll_forward;
-        let state = c.state == TaskState::Ready
-            || self.is_broken(Break::DoubleClaim) && c.state == TaskState::Running;
-        let other = |o: &RawWorker| {
-            o.state == WorkerState::Active
-                && !c.avoid_nodes.contains(&o.node_id)
-                && (o.engine == c.engine || any_engine(&c.kind))
-                && subset(&c.need_shares, &o.shares_ok)
-                && c.need_mcpu <= o.cap_mcpu
-                && c.need_ram <= o.cap_ram
-                && self.t.age(o) < self.t.time("suspect_ms")
-        };
-        state
-            && c.deps_left == 0
-            && c.held_by.is_none()
-            && claimable
-            && (c.engine == w.engine || any_engine(&c.kind))
-            && c.not_before_up_ms <= up
-            && subset(&c.need_shares, &w.shares_ok)
-            && !(c.avoid_nodes.contains(&w.node_id) && self.t.workers.values().any(other))
-            && !self.twin_runs(c.id)
-    }
-
-    /// Claims up to `want` tasks that fit, best first.
-    fn claim(&mut self, worker: i64, mut want: i64) -> Granted<()> {
-        let w = self.t.workers[&worker].clone();
-        // Delays that are over.
-        let up = self.t.leader.up_ms;
-        for t in self.t.tasks.values_mut() {
-            if t.state == TaskState::Ready && t.not_before_up_ms <= up {
-                t.not_before_up_ms = 0;
-            }
-        }
-        let (mut mcpu, mut ram, mut scratch) = (w.cap_mcpu, w.cap_ram, w.cap_scratch);
-        if !self.is_broken(Break::OverCapacity) {
-            for a in self.t.running().filter(|a| a.worker_id == worker) {
-                let r = &self.t.tasks[&a.task_id];
-                (mcpu, ram, scratch) =
-                    (mcpu - r.need_mcpu, ram - r.need_ram, scratch - r.need_scratch);
-            }
-            mcpu = mcpu.min(w.free_mcpu);
-            ram = ram.min(w.free_ram);
-            scratch = scratch.min(w.free_scratch);
-        }
-        loop {
-            let mut resolved = false;
-            let fits = |c: &RawTask, mcpu, ram, scratch| {
-                c.need_mcpu <= mcpu && c.need_ram <= ram && c.need_scratch <= scratch
-            };
-            let mut found: Vec<(i64, i64, i64)> = (self.t.tasks.values())
-                .filter(|c| fits(c, mcpu, ram, scratch) && self.may_claim(&w, c))
-                .map(|c| (-c.band, c.rank, c.id))
-                .collect();
-            found.sort_unstable();
-            if let Some(follow) = &self.follow {
-                // The database's own choice, in its order; what it did not take is left.
-                found = (follow.iter())
-                    .filter_map(|id| found.iter().find(|(_, _, f)| f == id).copied())
-                    .collect();
-            }
-            found.truncate(want.max(0) as usize);
-            for (_, _, id) in found {
-                if want <= 0 {
-                    break;
-                }
-                let t = self.t.tasks[&id].clone();
-                let double = self.is_broken(Break::DoubleClaim) && t.state == TaskState::Running;
-                if (t.state != TaskState::Ready || t.deps_left != 0) && !double {
-                    continue;
-                }
-                if self.t.is_cached(id) && !double {
-                    self.settle(vec![id])?;
-                    self.finish_job(t.job_id)?;
-                    resolved = true;
-                    continue;
-                }
-                let lost: Vec<Key> = (self.t.inputs.get(&id).into_iter().flatten())
-                    .filter(|k| !t.roll_forward && !self.t.artifacts.contains_key(k))
-                    .copied()
-                    .collect();
-                if !lost.is_empty() && !double {
-                    let now = self.now();
-                    self.lose_artifacts(id, &lost, now)?;
-                    resolved = true;
-                    continue;
-                }
-                if !fits(&t, mcpu, ram, scratch) || self.twin_runs(id) {
-                    continue;
-                }
-                self.take(&w, id, double)?;
-                (mcpu, ram, scratch) =
-                    (mcpu - t.need_mcpu, ram - t.need_ram, scratch - t.need_scratch);
-                want -= 1;
-            }
-            if want <= 0 || !resolved {
-                return Ok(());
-            }
-        }
-    }
-
-    fn take(&mut self, w: &RawWorker, id: i64, double: bool) -> Granted<()> {
-        let up = self.t.leader.up_ms;
-        let t = self.task_mut(id)?;
-        t.epoch += 1;
-        t.first_try_up_ms.get_or_insert(up);
-        let (epoch, job) = (t.epoch, t.job_id);
-        let row = RawAttempt {
-            task_id: id,
-            epoch,
-            worker_id: w.id,
-            node_id: w.node_id,
-            state: AttemptState::Running,
-            result_lost: false,
-            failure: None,
-        };
-        self.t.attempts.insert((id, epoch), row);
-        let now = self.now();
-        self.started.insert((id, epoch), now);
-        if double {
-            return Ok(());
-        }
-        let node = self.t.nodes[&w.node_id].name.clone();
-        self.move_task(id, TaskEvent::Claim, json!({ "worker": w.id, "node": node }))?;
-        if self.job_state(job) == JobState::Accepted {
-            self.move_job(job, JobEvent::Start, json!({}))?;
-        }
-        Ok(())
     }
 
     /// The protocol: beat, then fenced results, then claim.

@@ -4,7 +4,7 @@
 use serde_json::json;
 use trix_db::inspect::RawEvent;
 use trix_db::jobs::Submit;
-use trix_model::state::PublicationState;
+use trix_model::state::{PublicationState, TaskState};
 use trix_model::{Digest, JobId, WorkerId};
 
 use super::plans::{Wish, plan0};
@@ -125,8 +125,9 @@ impl World {
             let begun = self.model.t.publications.values().filter(|p| {
                 matches!(p.state, PublicationState::Prepared | PublicationState::Moving)
             });
-            let mut begun = begun.filter_map(|p| self.model.t.tasks.get(&p.task_id));
-            let kind = match begun.next() {
+            let begun = begun.filter_map(|p| self.model.t.tasks.get(&p.task_id));
+            // Best of all while nobody is at it.
+            let kind = match begun.min_by_key(|t| t.state != TaskState::Ready) {
                 Some(t) if self.rng.one_in(2) => {
                     job = JobId(t.job_id);
                     0

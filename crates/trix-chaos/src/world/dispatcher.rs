@@ -170,11 +170,11 @@ impl World {
             Step::CacheHits => Call::CacheHits(epoch),
             Step::BlockReasons => Call::BlockReasons(epoch),
             Step::Repair => Call::Repair(epoch),
-            // The order in which ready tasks are taken, and by whom, is free in the model:
-            // what only shapes it has nothing to do here.
-            Step::Tend | Step::Reserve | Step::JudgeNodes | Step::Age => {
-                return self.turn(d, 0, Turn::Pass);
-            }
+            Step::Tend => Call::Tend(epoch),
+            Step::Age => Call::Age(epoch),
+            // What is reserved until when, and which node is cordoned, the database decides by
+            // the wall clock and by many attempts, more than a world has.
+            Step::Reserve | Step::JudgeNodes => return self.turn(d, 0, Turn::Pass),
             Step::Plan(job) => {
                 lead.planning = Some(job.job);
                 match wish_of(&job.title) {

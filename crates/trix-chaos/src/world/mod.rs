@@ -256,6 +256,7 @@ pub fn times() -> ProtocolTimes {
         backoff_min: ms(400),
         backoff_max: ms(4000),
         transient_budget: ms(300_000),
+        ageing: ms(2000),
         ..ProtocolTimes::default()
     }
 }

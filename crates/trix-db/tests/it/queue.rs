@@ -5,8 +5,9 @@ use std::time::Duration;
 use sqlx::{Connection, PgConnection};
 use trix_db::access::Role;
 use trix_db::{Claim, Outcome, WorkerStore};
+use trix_model::state::TaskState;
 use trix_model::{JobId, TaskId};
-use trix_plan::task::{Cost, Plan};
+use trix_plan::task::{Cost, Plan, TaskSpec};
 
 use crate::support::*;
 
@@ -460,6 +461,50 @@ async fn tasks_of_a_paused_job_leave_the_queue_and_come_back_at_once() {
     w.db.resume(job).await.unwrap();
     assert_eq!(value(w.test.url(), queued).await, 2);
     assert_eq!(a.claim(4).await.len(), 2);
+}
+
+/// One claim by name among what the worker has.
+fn named<'a>(claims: &'a [Claim], name: &str) -> &'a Claim {
+    claims.iter().find(|c| c.name == name).unwrap_or_else(|| panic!("no {name} among the claims"))
+}
+
+#[tokio::test]
+async fn a_task_that_ends_while_it_is_parked_is_queued_when_it_must_run_again() {
+    let w = World::new().await;
+    let a = w.worker("a").await;
+    // Two files of one chunk each, so that one is made while the other's chunk is.
+    let mut plan = plan1("film");
+    plan.tasks.truncate(3);
+    let mut other = plan.tasks[2].clone();
+    for (mux, n) in [(&mut plan.tasks[2], 0), (&mut other, 1)] {
+        let TaskSpec::Mux(spec) = &mut mux.spec else { panic!("{:?}", mux.spec) };
+        spec.video.as_mut().unwrap().chunks = vec![key(&format!("c{n} film"))];
+        mux.needs = vec![format!("encode/000{n}")];
+    }
+    (other.name, other.outputs[0].key) = ("mux/s".into(), key("file s film"));
+    plan.tasks.push(other);
+    let job = w.planned("film", &a, plan).await;
+    let chunks = a.claim(2).await;
+    a.end(named(&chunks, "encode/0000").attempt, ok(named(&chunks, "encode/0000"))).await;
+    let mux = named(&a.claim(1).await, "mux/r").attempt;
+
+    // The job stops; what runs of it finds the index gone, so intake is to run again.
+    w.db.pause(job).await.unwrap();
+    let gone = |what: &str| Outcome::MissingInputs(vec![key(what)]);
+    a.end(named(&chunks, "encode/0001").attempt, gone("index film")).await;
+    assert_eq!(w.leader.tend().await.unwrap(), 2, "intake and the chunk");
+    // Another job makes the index meanwhile, and what still runs has it looked up.
+    w.submit("again", plan0("film")).await;
+    let intake = a.claim(1).await.into_iter().find(|c| c.name == "intake").unwrap();
+    a.end(intake.attempt, ok(&intake)).await;
+    a.end(mux, gone("c0 film")).await;
+    assert_eq!(w.task(job, "intake").await.state, TaskState::Done);
+
+    // The job goes on, and the index is lost once more.
+    w.db.resume(job).await.unwrap();
+    let chunks = a.claim(2).await;
+    a.end(named(&chunks, "encode/0000").attempt, gone("index film")).await;
+    assert_eq!(names(&a.claim(4).await), ["intake", "encode/0001"]);
 }
 
 #[tokio::test]
