@@ -104,7 +104,7 @@ struct Driven {
 pub async fn run(options: &Options) -> Result<Figures> {
     ensure!(options.rounds > 0 && options.plan > 0 && options.batch > 0, "nothing to measure");
     let server = Server::start().await?;
-    let modes = if options.graphile.is_some() { &MODES[..] } else { &[] };
+    let modes: &[&str] = if options.graphile.is_some() { &MODES } else { &[] };
     let mut contestants = vec![Contestant::new("trix")];
     contestants.extend(modes.iter().map(|m| Contestant::new(&format!("graphile-worker {m}"))));
     let (mut kept, mut void_rounds) = (0, 0);

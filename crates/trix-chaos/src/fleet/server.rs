@@ -192,15 +192,15 @@ pub async fn number_events(db: Db, stop: CancellationToken) -> Result<u64> {
         let last = stop.is_cancelled();
         let count = db.sequence_events().await?.count;
         all += u64::from(count);
-        if count == SEQUENCER_BATCH {
+        if count == SEQUENCER_BATCH || last && count > 0 {
             continue;
         }
-        if last && count == 0 {
+        if last {
             return Ok(all);
         }
         tokio::select! {
             () = tokio::time::sleep(db.times().event_poll) => {}
-            () = stop.cancelled(), if !last => {}
+            () = stop.cancelled() => {}
         }
     }
 }

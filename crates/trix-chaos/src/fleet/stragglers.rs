@@ -140,8 +140,9 @@ async fn makespan(
     ensure!(fleet.tally.settled >= chunks, "the work did not end within an hour");
     ensure!(
         fleet.tally.failed_calls == 0 && fleet.tally.refused == 0,
-        "calls failed or results were refused: {:?}",
-        fleet.tally
+        "{} calls failed, {} results were refused",
+        fleet.tally.failed_calls,
+        fleet.tally.refused
     );
     stop.cancel();
     dispatcher.await??;
