@@ -58,8 +58,7 @@ impl Films {
         let text = Profile::shipped_text(PROFILE).context("a shipped profile")?;
         let profile = Profile::parse(text).context("a shipped profile")?;
         let source = source("source", "film");
-        let plan =
-            planner::plan1(&profile, &intake, &source, ENGINE, "film", Delivery::Shares)?;
+        let plan = planner::plan1(&profile, &intake, &source, ENGINE, "film", Delivery::Shares)?;
         let chunk = plan.tasks.iter().find_map(|t| match &t.spec {
             TaskSpec::EncodeChunk(chunk) => Some((chunk.clone(), t.outputs.len())),
             _ => None,
@@ -90,7 +89,11 @@ impl Films {
 
     /// A film of so many chunks, all alike.
     pub fn chunks(&self, film: &str, n: u32) -> Plan {
-        plan((0..n).map(|i| self.task(film, i, self.encode(film, "source", i), CHUNK_COST)).collect())
+        plan(
+            (0..n)
+                .map(|i| self.task(film, i, self.encode(film, "source", i), CHUNK_COST))
+                .collect(),
+        )
     }
 
     /// A film whose tasks have 108 shapes, of which [`Films::MIXED_FITTING`] fit a worker of
@@ -208,11 +211,7 @@ impl Desk {
     }
 
     /// By submits, intakes and appended plans, as it always is; nothing else runs meanwhile.
-    async fn fill_with(
-        &self,
-        tasks: u64,
-        plan: impl Fn(&Films, &str, u32) -> Plan,
-    ) -> Result<()> {
+    async fn fill_with(&self, tasks: u64, plan: impl Fn(&Films, &str, u32) -> Plan) -> Result<()> {
         let seat = Seat::try_take(&self.db, "the desk", Default::default()).await?;
         let seat = seat.context("somebody else leads")?;
         let leader = seat.leader();

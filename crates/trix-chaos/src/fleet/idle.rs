@@ -154,7 +154,10 @@ fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl Figures {
     /// For people.
     pub fn print(&self) {
-        println!("{} idle nodes of {} slots, {} submits a second", self.nodes, self.slots, self.rate);
+        println!(
+            "{} idle nodes of {} slots, {} submits a second",
+            self.nodes, self.slots, self.rate
+        );
         for (what, s) in [("sending", self.from_send), ("committing", self.from_commit)] {
             if let Some(s) = s {
                 println!(

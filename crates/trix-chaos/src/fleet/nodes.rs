@@ -135,7 +135,12 @@ impl Fleet {
                 drain_limit: Duration::ZERO,
             };
             let core = Core::new(config, None, Vec::new());
-            nodes.push(Node { core, held: BTreeMap::new(), wake: (0, Duration::MAX), told: Duration::ZERO });
+            nodes.push(Node {
+                core,
+                held: BTreeMap::new(),
+                wake: (0, Duration::MAX),
+                told: Duration::ZERO,
+            });
             let at = order.times.beat.mul_f64(n as f64 / f64::from(order.nodes));
             timers.push(Reverse((at, n as u64, Due::Join(n))));
         }

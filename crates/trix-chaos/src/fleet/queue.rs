@@ -316,12 +316,17 @@ impl Figures {
         let mut table = comfy_table::Table::new();
         table.load_style(comfy_table::presets::ASCII_MARKDOWN);
         table.set_header([
-            "", "tasks a second", "±", "server CPU ms", "commits", "log bytes", "rounds",
+            "",
+            "tasks a second",
+            "±",
+            "server CPU ms",
+            "commits",
+            "log bytes",
+            "rounds",
         ]);
         for c in &self.contestants {
             let per_task = |of: fn(&Used) -> f64| {
-                let all: Vec<f64> =
-                    c.rounds.iter().map(|r| of(&r.used) / r.tasks as f64).collect();
+                let all: Vec<f64> = c.rounds.iter().map(|r| of(&r.used) / r.tasks as f64).collect();
                 median(&all).unwrap_or(f64::NAN)
             };
             table.add_row([

@@ -186,11 +186,17 @@ impl Figures {
             self.database_cores, self.database_ms_per_chunk
         );
         if let Some(s) = self.syncs {
-            println!("syncs {}: p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms", s.n, s.p50_ms, s.p99_ms, s.max_ms);
+            println!(
+                "syncs {}: p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
+                s.n, s.p50_ms, s.p99_ms, s.max_ms
+            );
         }
         println!(
             "killed {}, refused {}, failed calls {}; others used {:.1} % of the cores",
-            self.killed, self.refused, self.failed_calls, self.used.others * 100.0
+            self.killed,
+            self.refused,
+            self.failed_calls,
+            self.used.others * 100.0
         );
     }
 }

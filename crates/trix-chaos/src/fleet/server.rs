@@ -266,14 +266,8 @@ mod tests {
     #[test]
     fn used_is_the_difference_and_others_is_what_nobody_of_ours_spent() {
         let at = Instant::now();
-        let begin = Counters {
-            at,
-            commits: 10,
-            wal_bytes: 1000,
-            server_s: 1.0,
-            own_s: 2.0,
-            busy_s: 100.0,
-        };
+        let begin =
+            Counters { at, commits: 10, wal_bytes: 1000, server_s: 1.0, own_s: 2.0, busy_s: 100.0 };
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get()) as f64;
         let end = Counters {
             at: at + Duration::from_secs(10),

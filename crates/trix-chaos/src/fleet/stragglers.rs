@@ -75,8 +75,7 @@ pub async fn run(options: &Options) -> Result<Figures> {
     for round in 0..options.rounds {
         let seed = options.seed + u64::from(round);
         without_s.push(makespan(options, &server, &recorded, chunks, seed, false).await?.0);
-        let (seconds, attempts) =
-            makespan(options, &server, &recorded, chunks, seed, true).await?;
+        let (seconds, attempts) = makespan(options, &server, &recorded, chunks, seed, true).await?;
         with_s.push(seconds);
         twins += attempts - chunks;
         eprintln!(

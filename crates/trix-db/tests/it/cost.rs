@@ -109,7 +109,14 @@ async fn what_runs_for_every_task_goes_by_indexes_and_is_never_compiled() {
          where proname in ('sync_v1', 'is_cached', 'twin_runs')",
     )
     .await;
-    for off in ["jit", "enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_material", "enable_bitmapscan"] {
+    for off in [
+        "jit",
+        "enable_seqscan",
+        "enable_hashjoin",
+        "enable_mergejoin",
+        "enable_material",
+        "enable_bitmapscan",
+    ] {
         let set = json!(format!("{off}=off"));
         assert!(settings["sync_v1"].as_array().unwrap().contains(&set), "{off}: {settings}");
     }
