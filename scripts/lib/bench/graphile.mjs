@@ -5,12 +5,16 @@
 // `single` is graphile-worker as it comes: each job is fetched and completed by itself. `batched`
 // is how its makers measure it: a local queue of 500, and completion in batches. Both have as many
 // jobs at once as its makers' benchmark. Jobs are added in batches of BATCH while others run.
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
 import { performance } from "node:perf_hooks";
 
 const require = createRequire(`${process.cwd()}/`);
 const { Logger, makeWorkerUtils, run } = require("graphile-worker");
-const { version } = require("graphile-worker/package.json");
+// The package exports its main module alone, so its own description is read as a file.
+const description = join(dirname(require.resolve("graphile-worker")), "..", "package.json");
+const { version } = JSON.parse(readFileSync(description, "utf8"));
 
 const CONCURRENCY = 24;
 const MODES = {

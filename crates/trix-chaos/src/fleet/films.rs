@@ -27,8 +27,8 @@ pub const ENGINE: &str = "trix-chaos/fleet";
 /// The profile that chunks are planned by: five renditions at medium.
 const PROFILE: &str = "archive-and-ladder";
 
-/// The most tasks that one plan is appended with.
-const TASKS_A_PLAN: u32 = 2000;
+/// The most tasks that one plan is appended with: the chunks of a film of two hours.
+const TASKS_A_PLAN: u32 = 180;
 
 /// What a chunk takes of a node: one slot.
 pub const CHUNK_COST: Cost =
