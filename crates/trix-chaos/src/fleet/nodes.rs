@@ -29,6 +29,9 @@ pub enum Listen {
     Shared,
 }
 
+/// How long a node takes for an attempt, at the fleet's pace.
+pub type Work = Box<dyn FnMut(usize, &Claim) -> Duration + Send>;
+
 /// What a fleet consists of.
 pub struct Order {
     /// The database.
@@ -41,8 +44,8 @@ pub struct Order {
     pub slots: u32,
     /// How they learn of work.
     pub listen: Listen,
-    /// How long a node takes for an attempt, at the fleet's pace.
-    pub work: Box<dyn FnMut(usize, &Claim) -> Duration + Send>,
+    /// How long a node takes for an attempt.
+    pub work: Work,
 }
 
 /// What was seen so far.
