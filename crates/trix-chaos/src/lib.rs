@@ -8,6 +8,7 @@
 //! | `campaign` | many seeds on all cores; the smallest run that shows a violation |
 //! | `replay` | traces of the world against the real PostgreSQL, state by state |
 //! | `harness` | a real installation in a folder of its own, faults from outside, rows of trials |
+//! | `fleet` | what the queue and the protocol can do, measured |
 //! | `input` | hostile files, references, parameters and names for the real slot |
 //! | `check` | the invariants: rules over the tables, folders and journals |
 //!
@@ -18,6 +19,7 @@
 pub mod breaks;
 pub mod campaign;
 pub mod check;
+pub mod fleet;
 pub mod harness;
 pub mod input;
 pub mod model;

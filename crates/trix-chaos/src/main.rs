@@ -1,4 +1,4 @@
-//! The program: `trix-chaos sim`, `bites`, `replay`, `input`, `check`, `run`.
+//! The program: `trix-chaos sim`, `bites`, `replay`, `input`, `check`, `run`, `fleet`.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use trix_chaos::breaks::{Break, SQL_BREAKS, SqlBreak};
 use trix_chaos::campaign::{self, Campaign};
 use trix_chaos::check::{Journals, Looked, Mounted, Report, check};
+use trix_chaos::fleet;
 use trix_chaos::harness;
 use trix_chaos::input;
 use trix_chaos::replay::{self, Replayed};
@@ -91,6 +92,8 @@ enum Command {
     },
     /// Runs rows of fault trials over real processes in a folder of their own.
     Run(harness::RunOptions),
+    /// Measures the queue, claims, hints, and a fleet of virtual nodes.
+    Fleet(fleet::Arguments),
     /// Runs one attempt for a worker, synthetically (not for people).
     #[command(hide = true)]
     Slot,
@@ -148,6 +151,10 @@ fn main() -> anyhow::Result<ExitCode> {
             report.violations.is_empty()
         }
         Command::Run(options) => harness::run(&options)?,
+        Command::Fleet(arguments) => {
+            runtime()?.block_on(fleet::run(&arguments))?;
+            true
+        }
         Command::Slot => return Ok(harness::slot::run()),
     };
     println!("{:.1} s", begun.elapsed().as_secs_f64());

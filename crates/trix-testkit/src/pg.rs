@@ -174,9 +174,24 @@ impl TestCluster {
         Ok(TestCluster { cluster, guard })
     }
 
+    /// Starts a private cluster whose commits are as durable as in production, for
+    /// measurements. It is empty but for the server's own databases.
+    pub async fn start_durable() -> Result<TestCluster> {
+        let folder = fresh_folder()?;
+        let guard = Guard::new(&folder)?;
+        let mut cluster = Cluster::open(&folder, ClusterOptions::default())?;
+        cluster.start()?;
+        Ok(TestCluster { cluster, guard })
+    }
+
     /// Address of its database.
     pub fn url(&self) -> String {
-        self.cluster.url(DATABASE)
+        self.url_of(DATABASE)
+    }
+
+    /// Address of a database of it by name.
+    pub fn url_of(&self, database: &str) -> String {
+        self.cluster.url(database)
     }
 
     /// Address of the server's own database, for `TRIX_TEST_DATABASE_URL`.
@@ -232,7 +247,19 @@ impl TestCluster {
     }
 
     fn signal_sessions(&self, signal: rustix::process::Signal) {
-        let Some(server) = self.cluster.pid() else { return };
+        // The server's main process is not meant, and comes last.
+        let mut processes = self.processes();
+        processes.pop();
+        for pid in processes {
+            // A session that has just ended is no trouble.
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+
+    /// The processes of its sessions and helpers, and the server's main process as the
+    /// last; none when it does not run.
+    pub fn processes(&self) -> Vec<rustix::process::Pid> {
+        let Some(server) = self.cluster.pid() else { return Vec::new() };
         let children = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| {
             let pid = e.file_name().to_str()?.parse().ok()?;
             let stat = fs::read_to_string(e.path().join("stat")).ok()?;
@@ -240,10 +267,8 @@ impl TestCluster {
             let parent: i32 = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
             (parent == server.as_raw_nonzero().get()).then_some(pid)
         });
-        for pid in children.filter_map(rustix::process::Pid::from_raw).collect::<Vec<_>>() {
-            // A session that has just ended is no trouble.
-            let _ = rustix::process::kill_process(pid, signal);
-        }
+        let children = children.filter_map(rustix::process::Pid::from_raw);
+        children.chain([server]).collect()
     }
 }
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import every_clip, machine, report, rounds, start
+from . import every_clip, fleet, machine, report, rounds, start
 from .clips import Title, title
 from .contestants import LADDERS, SINGLE, Job, Peer, Trix
 from .machine import Machine
@@ -23,18 +23,21 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each row; 5 for claims (default: 3)")
     parser.add_argument("--minutes", type=float, default=1.0, help="length of the title (default: 1)")
-    parser.add_argument("--only", default=",".join(PARTS), help=f"parts, with commas between them (default: {','.join(PARTS)})")
+    parser.add_argument("--only", help=f"parts, with commas between them (default: {','.join(PARTS)}; with --fleet {','.join(fleet.PARTS)})")
     parser.add_argument("--vmaf", action="store_true", help="score VMAF as well, which takes long")
     parser.add_argument("--sweep-seconds", type=float, default=20, help="excerpt for finding the strongest command (default: 20)")
     parser.add_argument("--void-limit", type=int, help="void rounds after which a row is given up (default: twice the rounds)")
     parser.add_argument("--trial", action="store_true", help="keep disturbed rounds: shows that it works, proves nothing")
     parser.add_argument("--clips", action="store_true", help="encode every clip of $TRIX_TEST_MEDIA to the frame instead")
+    parser.add_argument("--fleet", action="store_true", help="measure the job system instead")
     parser.add_argument("--folder", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--programs", type=Path, required=True, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    unknown = set(given.only.split(",")) - set(PARTS)
+    known = fleet.PARTS if given.fleet else PARTS
+    given.only = given.only.split(",") if given.only else known
+    unknown = set(given.only) - set(known)
     if unknown:
-        parser.error(f"--only takes {', '.join(PARTS)}, not {', '.join(sorted(unknown))}")
+        parser.error(f"--only takes {', '.join(known)}, not {', '.join(sorted(unknown))}")
     if given.rounds < 1:
         parser.error("--rounds takes 1 or more")
     return given
@@ -71,7 +74,13 @@ def main() -> int:
     if given.trial:
         print("TRIAL: disturbed rounds are kept; no figure below is a claim")
 
-    parts, sound = given.only.split(","), True
+    if given.fleet:
+        tools = fleet.Tools(given.programs / "trix-chaos", Path(__file__).with_name("graphile.mjs"), given.folder / "graphile")
+        facts["fleet"] = fleet.run(given.only, tools, bench.trix, film, work, given.rounds, here)
+        write(given.folder, facts)
+        return 0
+
+    parts, sound = given.only, True
     if "start" in parts:
         small = given.folder / "bikes.mp4"
         debian = {name: debian_program(name) for name in ("ffmpeg", "ffprobe")}
@@ -91,15 +100,19 @@ def main() -> int:
             facts["rows"].append(row)
             sound &= settled
 
-    results = given.folder / "results"
-    results.mkdir(exist_ok=True)
-    path = results / f"bench-{facts['began'].replace(':', '').replace('-', '')}.json"
-    path.write_text(json.dumps(facts, indent=1) + "\n")
-    print(f"\nall figures: {path}")
+    write(given.folder, facts)
     if not sound and not given.trial:
         print("NOT SOUND: a row is not settled, the A/A pair is off, or an invariant of the start is broken", file=sys.stderr)
         return 1
     return 0
+
+
+def write(folder: Path, facts: dict) -> None:
+    results = folder / "results"
+    results.mkdir(exist_ok=True)
+    path = results / f"bench-{facts['began'].replace(':', '').replace('-', '')}.json"
+    path.write_text(json.dumps(facts, indent=1) + "\n")
+    print(f"\nall figures: {path}")
 
 
 class Bench:

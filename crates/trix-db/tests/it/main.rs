@@ -3,6 +3,7 @@
 mod audit;
 mod claims;
 mod cluster;
+mod cost;
 mod events;
 mod explain;
 mod fence;
