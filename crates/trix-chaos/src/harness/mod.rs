@@ -10,6 +10,7 @@
 //! | `golden` | what a fault-free run publishes |
 //! | `trial` | one run: load, faults, healing, the look at what is left |
 //! | `audit` | the invariants |
+//! | `restore` | backups, the loss of the database, and what must hold of a lost history |
 //! | `rows` | one file a row |
 //! | `report`, `parts` | the table, and campaigns that add up |
 //!
@@ -24,6 +25,7 @@ pub mod net;
 pub mod parts;
 pub mod process;
 pub mod report;
+pub mod restore;
 pub mod rows;
 pub mod site;
 pub mod slot;

@@ -26,7 +26,8 @@ use super::{clock, slot};
 /// The longest wait for anything that must come: far more than a busy machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
-const DATABASE: &str = "trix";
+/// The database of every site.
+pub const DATABASE: &str = "trix";
 
 /// The shares of every site.
 pub const SHARES: [(&str, &str); 5] = [
@@ -73,11 +74,21 @@ pub struct SiteOptions {
     pub mcpu: u32,
     /// Processes get a clock that can be set.
     pub clocks: bool,
+    /// The server writes what copying it while it runs needs.
+    pub backups: bool,
 }
 
 impl Default for SiteOptions {
     fn default() -> SiteOptions {
-        SiteOptions { workers: 4, dispatchers: 2, apis: 2, scale: 0.1, mcpu: 3000, clocks: false }
+        SiteOptions {
+            workers: 4,
+            dispatchers: 2,
+            apis: 2,
+            scale: 0.1,
+            mcpu: 3000,
+            clocks: false,
+            backups: false,
+        }
     }
 }
 
@@ -113,7 +124,9 @@ impl Site {
             }
         }
         let password = uuid::Uuid::new_v4().simple().to_string();
-        let cluster = server(&root.join("pg"), net.is_some())?;
+        let mut cluster = fresh_server(&root.join("pg"), &options)?;
+        listen(cluster.folder(), net.is_some())?;
+        cluster.start()?;
         let local = cluster.url(DATABASE);
         ensure_database(&cluster.url("postgres"), DATABASE).await?;
         let pool = PgPoolOptions::new()
@@ -141,15 +154,7 @@ impl Site {
             keep: AtomicBool::new(false),
         };
         std::fs::write(site.config(), site.configuration())?;
-        let migrated = Command::new(trix_binary()?)
-            .arg("--config")
-            .arg(site.config())
-            .args(["migrate", "--database-url", &site.url])
-            .output()
-            .context("starting trix migrate")?;
-        if !migrated.status.success() {
-            bail!("trix migrate: {}", String::from_utf8_lossy(&migrated.stderr));
-        }
+        site.trix(&["migrate", "--database-url", &site.url])?;
         for role in site.all_roles() {
             site.start_role(role)?;
         }
@@ -230,6 +235,13 @@ impl Site {
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("reading {}", path.display()))?;
         Ok(text.trim().to_owned())
+    }
+
+    /// Runs a command of `trix` to its end and gives what it printed.
+    pub fn trix(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(trix_binary()?);
+        command.arg("--config").arg(self.config()).args(arguments);
+        done(command).with_context(|| format!("trix {}", arguments.join(" ")))
     }
 
     /// URL of the database as roles use it.
@@ -509,18 +521,37 @@ impl Drop for Site {
     }
 }
 
-/// A started server; with `tcp` it listens for the networks of the site.
-fn server(folder: &Path, tcp: bool) -> Result<Cluster> {
-    let mut cluster = Cluster::open(folder, ClusterOptions { volatile: true })?;
-    if tcp {
-        append(
-            &folder.join("data/postgresql.auto.conf"),
-            &format!("listen_addresses = '{}'\n", net::SERVER),
-        )?;
+/// A new server that listens nowhere yet; networks of a site may log in with a password.
+pub fn fresh_server(folder: &Path, options: &SiteOptions) -> Result<Cluster> {
+    let cluster = Cluster::open(folder, ClusterOptions { volatile: true })?;
+    if net::is_inside() {
         append(&folder.join("data/pg_hba.conf"), "host all all 10.213.0.0/16 scram-sha-256\n")?;
     }
-    cluster.start()?;
+    if options.backups {
+        let settings = "wal_level = replica\nmax_wal_senders = 4\n";
+        append(&folder.join("data/postgresql.auto.conf"), settings)?;
+    }
     Ok(cluster)
+}
+
+/// Says whether the server in `folder` listens for the networks of a site from its next start
+/// on. Its socket is there either way.
+pub fn listen(folder: &Path, on: bool) -> Result<()> {
+    let addresses = if on { net::SERVER } else { "" };
+    append(
+        &folder.join("data/postgresql.auto.conf"),
+        &format!("listen_addresses = '{addresses}'\n"),
+    )
+}
+
+/// Runs a command to its end and gives what it printed.
+pub fn done(mut command: Command) -> Result<String> {
+    let name = command.get_program().display().to_string();
+    let out = command.output().with_context(|| format!("starting {name}"))?;
+    if !out.status.success() {
+        bail!("{name} ended with {}: {}", out.status, String::from_utf8_lossy(&out.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
 fn append(path: &Path, text: &str) -> Result<()> {
