@@ -1,4 +1,4 @@
-//! The program: `trix-chaos sim`, `bites`, `replay`, `input`, `check`, `run`.
+//! The program: `trix-chaos sim`, `bites`, `replay`, `input`, `check`, `run`, `table`.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -8,7 +8,8 @@ use clap::{Parser, Subcommand};
 use trix_chaos::breaks::Break;
 use trix_chaos::campaign::{self, Campaign};
 use trix_chaos::check::{Journals, Looked, Mounted, Report, check};
-use trix_chaos::harness;
+use trix_chaos::harness::report::{Ended, Report as RowReport};
+use trix_chaos::harness::{self, Keep};
 use trix_chaos::input;
 use trix_chaos::replay::{self, Replayed};
 use trix_chaos::world::{Counts, Run};
@@ -18,6 +19,8 @@ use trix_chaos::world::{Counts, Run};
 #[derive(Parser)]
 #[command(name = "trix-chaos", version)]
 struct Cli {
+    #[command(flatten)]
+    keep: Keep,
     #[command(subcommand)]
     command: Command,
 }
@@ -85,6 +88,8 @@ enum Command {
     },
     /// Runs rows of fault trials over real processes in a folder of their own.
     Run(harness::RunOptions),
+    /// Makes one table of what rows kept as parts.
+    Table(harness::TableOptions),
     /// Runs one attempt for a worker, synthetically (not for people).
     #[command(hide = true)]
     Slot,
@@ -97,26 +102,39 @@ fn mounted(s: &str) -> Result<Mounted, String> {
 
 fn main() -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
-    let good = match Cli::parse().command {
-        Command::Sim { steps, seed: Some(seed), broken, .. } => {
-            let mut campaign = campaign::run(seed, 1, steps, broken, true);
-            report(&mut campaign, steps, broken)
-        }
-        Command::Sim { seeds, steps, seed: None, broken } => {
-            let mut campaign = campaign::run(0, seeds, steps, broken, false);
-            report(&mut campaign, steps, broken)
+    let Cli { keep, command } = Cli::parse();
+    let kept = |row: &str, result: anyhow::Result<RowReport>| -> anyhow::Result<bool> {
+        let ended = match result {
+            Ok(report) => Ended::Ran(report),
+            Err(e) => {
+                eprintln!("{row}: {e:#}");
+                Ended::Broken(format!("{e:#}"))
+            }
+        };
+        let part = keep.part(row, 1.0, begun, ended)?;
+        Ok(!part.ended.failed())
+    };
+    let good = match command {
+        Command::Sim { seeds, steps, seed, broken } => {
+            let campaign = match seed {
+                Some(seed) => campaign::run(seed, 1, steps, broken, true),
+                None => campaign::run(0, seeds, steps, broken, false),
+            };
+            report(&campaign, steps, broken);
+            kept("C1", Ok(simulated(&campaign, seed.unwrap_or(0))))?
         }
         Command::Bites { seeds, steps, traces, no_sql } => {
-            let model = bites(seeds, steps);
-            model & (no_sql || sql_bites(traces)?)
+            let mut done = RowReport::new("C2", 0);
+            bites(seeds, steps, &mut done);
+            let sql = if no_sql { Ok(()) } else { sql_bites(traces, &mut done) };
+            kept("C2", sql.map(|()| done))?
         }
         Command::Replay { traces, seed, steps, calls } => {
             let plan = replay::Plan { first: seed, traces, steps, calls };
-            let done = runtime()?.block_on(replay::run(plan, None))?;
-            print_replayed(&done);
-            done.difference.is_none()
+            let done = runtime()?.block_on(replay::run(plan, None));
+            kept("C2-replay", done.map(|done| replayed(&done, seed)))?
         }
-        Command::Input(arguments) => input::run(&arguments)?,
+        Command::Input(arguments) => hostile(arguments, &keep, begun)?,
         Command::Check { database_url, shares, journals } => {
             let journals = match journals {
                 Some(path) => serde_json::from_slice(&std::fs::read(&path)?)
@@ -130,11 +148,78 @@ fn main() -> anyhow::Result<ExitCode> {
             print_report(&report);
             report.violations.is_empty()
         }
-        Command::Run(options) => harness::run(&options)?,
+        Command::Run(options) => harness::run(&options, &keep)?,
+        Command::Table(options) => harness::table(&options, &keep)?,
         Command::Slot => return Ok(harness::slot::run()),
     };
     println!("{:.1} s", begun.elapsed().as_secs_f64());
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What seeds of the simulator came to, as a row.
+fn simulated(campaign: &Campaign, first: u64) -> RowReport {
+    let mut row = RowReport::new("C1", first);
+    row.faults.insert("simulated faults".to_owned(), campaign.counts.faults);
+    row.faults.insert("simulated messages disturbed".to_owned(), campaign.counts.messages);
+    row.figure("seeds", campaign.seeds as f64);
+    row.figure("simulated attempts", campaign.counts.attempts as f64);
+    for run in &campaign.failed {
+        row.violations.extend(run.violations.iter().map(|v| format!("{v} (seed {})", run.seed)));
+    }
+    let more = campaign.violated - campaign.failed.len() as u64;
+    if more > 0 {
+        row.violations.push(format!("C1: {more} more seeds with violations"));
+    }
+    row
+}
+
+/// What a replay came to, as a row.
+fn replayed(done: &Replayed, first: u64) -> RowReport {
+    print_replayed(done);
+    let mut row = RowReport::new("C2-replay", first);
+    row.faults.insert("traces replayed".to_owned(), done.traces);
+    row.figure("calls compared", done.calls as f64);
+    row.violations.extend(done.difference.iter().map(|d| format!("C2: {d}")));
+    row
+}
+
+/// Rows of hostile input, each by itself, so that each is a part of its own.
+fn hostile(arguments: input::Arguments, keep: &Keep, begun: Instant) -> anyhow::Result<bool> {
+    // One that goes on behind an earlier run counts what that one counted, too.
+    let (Some(_), None) = (&keep.parts, &arguments.resume) else { return input::run(&arguments) };
+    let rows = if arguments.row.is_empty() { input::Row::ALL.to_vec() } else { arguments.row.clone() };
+    let (mut good, mut begun) = (true, begun);
+    for row in rows {
+        let folder = tempfile::tempdir().context("making a folder for counts")?;
+        let one = input::Arguments {
+            row: vec![row],
+            resume: Some(folder.path().to_owned()),
+            ..arguments.clone()
+        };
+        let ended = match input::run(&one).and_then(|_| counted(folder.path(), row)) {
+            Ok(report) => Ended::Ran(report),
+            Err(e) => Ended::Broken(format!("{e:#}")),
+        };
+        good &= !keep.part(row.name(), 1.0, begun, ended)?.ended.failed();
+        begun = Instant::now();
+    }
+    Ok(good)
+}
+
+/// What a row of hostile input counted, from the part that it wrote.
+fn counted(folder: &std::path::Path, row: input::Row) -> anyhow::Result<RowReport> {
+    let file = std::fs::read_dir(folder)?.next().context("it wrote no counts")??;
+    let part: input::run::Part = serde_json::from_slice(&std::fs::read(file.path())?)
+        .with_context(|| format!("reading {}", file.path().display()))?;
+    let mut report = RowReport::new(row.name(), part.seed);
+    report.faults.insert("bad inputs".to_owned(), part.counts.inputs);
+    report.figure("peak memory MiB", (part.counts.peak_ram >> 20) as f64);
+    report.figure("longest attempt ms", part.counts.longest_ms as f64);
+    report.violations.extend(
+        (part.counts.defects.iter())
+            .map(|d| format!("{}: input {} ({}): {}", row.name(), d.input, d.how, d.what)),
+    );
+    Ok(report)
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
@@ -173,7 +258,7 @@ fn print_report(report: &Report) {
     println!("violations {}", report.violations.len());
 }
 
-fn sql_bites(traces: u64) -> anyhow::Result<bool> {
+fn sql_bites(traces: u64, row: &mut RowReport) -> anyhow::Result<()> {
     let plan = replay::Plan { first: 0, traces, steps: 600, calls: 400 };
     let bites = runtime()?.block_on(replay::sql_bites(plan))?;
     let mut table = comfy_table::Table::new();
@@ -186,19 +271,21 @@ fn sql_bites(traces: u64) -> anyhow::Result<bool> {
         table.add_row([b.name, b.function, &short, &done.traces.to_string()]);
     }
     println!("{table}");
-    let caught = bites.iter().filter(|(_, done)| done.difference.is_some()).count();
-    println!("{caught} of {} breaks of the real SQL caught", bites.len());
-    Ok(caught == bites.len())
+    let missed: Vec<&str> =
+        bites.iter().filter(|(_, done)| done.difference.is_none()).map(|(b, _)| b.name).collect();
+    println!("{} of {} breaks of the real SQL caught", bites.len() - missed.len(), bites.len());
+    row.faults.insert("breaks of the real SQL".to_owned(), bites.len() as u64);
+    row.violations.extend(missed.iter().map(|name| format!("C2: {name} was not caught")));
+    Ok(())
 }
 
-fn report(campaign: &mut Campaign, steps: u64, broken: Option<Break>) -> bool {
+fn report(campaign: &Campaign, steps: u64, broken: Option<Break>) {
     for run in &campaign.failed {
         show(&campaign::smallest(run, steps, broken));
     }
     println!("seeds {}", campaign.seeds);
     print_counts(&campaign.counts);
     println!("seeds with violations {}", campaign.violated);
-    campaign.failed.is_empty()
 }
 
 fn print_counts(c: &Counts) {
@@ -226,7 +313,7 @@ fn show(run: &Run) {
     run.trace.iter().for_each(|line| println!("  {line}"));
 }
 
-fn bites(seeds: u64, steps: u64) -> bool {
+fn bites(seeds: u64, steps: u64, row: &mut RowReport) {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::ASCII_MARKDOWN);
     table.set_header(["break", "what is taken out", "caught by", "seed", "seeds run"]);
@@ -238,7 +325,10 @@ fn bites(seeds: u64, steps: u64) -> bool {
         table.add_row([b.broken.name(), b.broken.what(), &by, &seed, &b.seeds.to_string()]);
     }
     println!("{table}");
-    let caught = bites.iter().filter(|b| b.caught.is_some()).count();
+    let missed: Vec<&str> =
+        bites.iter().filter(|b| b.caught.is_none()).map(|b| b.broken.name()).collect();
+    let caught = bites.len() - missed.len();
     println!("{caught} of {} breaks of the model and the world caught", bites.len());
-    caught == bites.len()
+    row.faults.insert("breaks of the model and the world".to_owned(), bites.len() as u64);
+    row.violations.extend(missed.iter().map(|name| format!("C2: {name} was not caught")));
 }
