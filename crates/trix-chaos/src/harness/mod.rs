@@ -136,9 +136,9 @@ pub struct TableOptions {
     /// Rows that were begun, separated by commas: one that left no part has failed.
     #[arg(long, value_delimiter = ',', value_name = "ROW")]
     pub begun: Vec<String>,
-    /// List the rows that there are no trials of, too, with the reason.
+    /// All rows were begun; those that nobody has written yet are listed, too.
     #[arg(long)]
-    pub absent: bool,
+    pub whole: bool,
     /// Continue a campaign: the parts are added to this folder, and all of it is added up.
     #[arg(long, value_name = "DIR")]
     pub resume: Option<PathBuf>,
@@ -153,12 +153,15 @@ pub fn table(options: &TableOptions, keep: &Keep) -> Result<bool> {
             parts::keep(campaign, part)?;
         }
     }
-    let known: Vec<&str> = all.iter().map(|part| part.row.as_str()).collect();
-    let silent = options.begun.iter().filter(|row| !known.contains(&row.as_str()));
-    let mut more: Vec<(&str, Ended)> = silent
-        .map(|row| (row.as_str(), Ended::Broken("it ended without a word".to_owned())))
+    let mut begun: Vec<&str> = options.begun.iter().map(String::as_str).collect();
+    if options.whole {
+        begun.extend(rows::ALL.iter().map(|row| row.name));
+    }
+    begun.retain(|row| !all.iter().any(|part| part.row.eq_ignore_ascii_case(row)));
+    let mut more: Vec<(&str, Ended)> = (begun.into_iter())
+        .map(|row| (row, Ended::Broken("it ended without a word".to_owned())))
         .collect();
-    if options.absent {
+    if options.whole {
         for (row, why) in rows::ABSENT {
             println!("SKIP {row}: {why}");
             more.push((*row, Ended::Skipped((*why).to_owned())));
