@@ -6,6 +6,7 @@
 //! | `slot` | the synthetic slot |
 //! | `site` | an installation in a folder of its own |
 //! | `process`, `net`, `clock` | what is broken: processes, links, clocks |
+//! | `nas` | network mounts, and what goes wrong with them |
 //! | `client` | clients that write down what they were told |
 //! | `golden` | what a fault-free run publishes |
 //! | `trial` | one run: load, faults, healing, the look at what is left |
@@ -21,6 +22,7 @@ pub mod client;
 pub mod clock;
 pub mod film;
 pub mod golden;
+pub mod nas;
 pub mod net;
 pub mod parts;
 pub mod process;

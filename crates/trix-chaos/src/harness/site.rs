@@ -19,6 +19,7 @@ use trix_db::ProtocolTimes;
 use trix_db::cluster::{Cluster, ClusterOptions, Stop, ensure_database};
 use trix_model::AttemptId;
 
+use super::nas::Nas;
 use super::net::{self, Cut, Net};
 use super::process::{self, Process, Seen};
 use super::{clock, slot};
@@ -37,6 +38,9 @@ pub const SHARES: [(&str, &str); 5] = [
     ("preview", "preview"),
     ("cache", "cache"),
 ];
+
+/// Those that publications go to.
+const DESTINATIONS: [&str; 3] = ["archive", "output", "preview"];
 
 /// A process of the installation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,6 +80,8 @@ pub struct SiteOptions {
     pub clocks: bool,
     /// The server writes what copying it while it runs needs.
     pub backups: bool,
+    /// Destinations are network mounts.
+    pub nas: bool,
 }
 
 impl Default for SiteOptions {
@@ -88,6 +94,7 @@ impl Default for SiteOptions {
             mcpu: 3000,
             clocks: false,
             backups: false,
+            nas: false,
         }
     }
 }
@@ -101,6 +108,7 @@ pub struct Site {
     pool: PgPool,
     cluster: Mutex<Cluster>,
     net: Option<Mutex<Net>>,
+    nas: Option<Mutex<Nas>>,
     roles: Mutex<BTreeMap<Role, Process>>,
     begun: Instant,
     keep: AtomicBool,
@@ -116,6 +124,11 @@ impl Site {
             std::fs::create_dir(root.join(name))?;
             std::fs::set_permissions(root.join(name), std::fs::Permissions::from_mode(0o755))?;
         }
+        let nas = match options.nas {
+            true if !net::is_inside() => bail!("mounts need a namespace of one's own"),
+            true => Some(Mutex::new(Nas::start(&root, &DESTINATIONS)?)),
+            false => None,
+        };
         let mut net = if net::is_inside() { Some(Net::new()?) } else { None };
         if let Some(net) = &mut net {
             let workers = (1..=options.workers).map(Role::Worker);
@@ -149,6 +162,7 @@ impl Site {
             pool,
             cluster: Mutex::new(cluster),
             net: net.map(Mutex::new),
+            nas,
             roles: Mutex::new(BTreeMap::new()),
             begun: Instant::now(),
             keep: AtomicBool::new(false),
@@ -422,6 +436,17 @@ impl Site {
         self.net(|net| net.heal(&role.to_string()))
     }
 
+    /// True when destinations are network mounts.
+    pub fn has_nas(&self) -> bool {
+        self.nas.is_some()
+    }
+
+    /// Does something with the network mounts.
+    pub fn nas<T>(&self, work: impl FnOnce(&mut Nas) -> Result<T>) -> Result<T> {
+        let nas = self.nas.as_ref().context("this site has no network mounts")?;
+        tokio::task::block_in_place(|| work(&mut lock(nas)))
+    }
+
     // --- healing -------------------------------------------------------------
 
     /// Ends every fault: links, server, stopped and missing processes.
@@ -430,6 +455,10 @@ impl Site {
             self.net(|net| net.heal_all())?;
         }
         self.server_up()?;
+        if self.has_nas() {
+            let bare = self.nas(|nas| nas.heal(false))?;
+            anyhow::ensure!(bare.is_empty(), "on bare mount points lie {bare:?}");
+        }
         for role in self.all_roles() {
             self.with(role, Process::resume)?;
             self.start_role(role)?;
@@ -513,6 +542,10 @@ impl Drop for Site {
     fn drop(&mut self) {
         self.folder.disable_cleanup(self.keep.load(Ordering::Relaxed));
         lock(&self.roles).clear();
+        // Before the folder goes: its mount points lead to what the server serves.
+        if let Some(Err(e)) = self.nas.as_ref().map(|nas| lock(nas).end()) {
+            eprintln!("taking the mounts away: {e:#}");
+        }
         let mut cluster = lock(&self.cluster);
         cluster.resume();
         if let Err(e) = cluster.stop(Stop::Immediate) {

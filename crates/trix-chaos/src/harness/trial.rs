@@ -211,6 +211,10 @@ impl Trial {
 
         let wrong = self.site.end_roles().await;
         self.report.violations.extend(wrong.into_iter().map(|w| format!("I16: {w}")));
+        if self.site.has_nas() {
+            let bare = self.site.nas(|nas| nas.end())?;
+            self.report.violations.extend(bare.iter().map(|b| format!("I11: bare: {b}")));
+        }
         let left = self.site.processes();
         let left = left.iter().map(|p| format!("I16: process {:?} is left: {}", p.name, p.line));
         self.report.violations.extend(left);

@@ -1,6 +1,7 @@
 //! The rows of reliability.md, section 4, that need real processes: one file each.
 
 mod e1;
+mod m1;
 mod m8;
 mod r1;
 mod r2;
@@ -97,6 +98,13 @@ pub const ALL: &[Row] = &[
         run: |o| Box::pin(r9::run(o)),
     },
     Row {
+        name: "M1",
+        what: "network mounts die, hang, and lose their server",
+        seconds: 60,
+        needs_net: true,
+        run: |o| Box::pin(m1::run(o)),
+    },
+    Row {
         name: "M8",
         what: "artifacts vanish from the cache",
         seconds: 30,
@@ -130,7 +138,6 @@ pub const ALL: &[Row] = &[
 /// yet, with what each needs.
 pub const ABSENT: &[(&str, &str)] = &[
     ("C3", "the product has no failpoints that count its statements and system calls"),
-    ("M1", "no trial mounts a share by sshfs; a mount that dies is tried by trix-worker's tests"),
     ("M4", "no trial has a file system of its own (FUSE) that makes the errors"),
     ("M5", "no trial takes a source share away; trix-api's and trix-worker's tests do"),
     ("M6", "no trial stops a publication at each of its system calls; trix-storage's tests do"),
