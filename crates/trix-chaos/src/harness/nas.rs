@@ -84,7 +84,8 @@ impl Nas {
     fn mount(&mut self, share: &'static str, reconnect: bool) -> Result<()> {
         let mut sshfs = Command::new("sshfs");
         sshfs.arg(format!("nas:{}", self.server().join(share).display()));
-        sshfs.arg(self.root.join(share)).args(["-f", "-o"]);
+        // Slots run as users of their own.
+        sshfs.arg(self.root.join(share)).args(["-f", "-o", "allow_other", "-o"]);
         sshfs.arg(format!("ssh_command={}", self.session(share).display()));
         if reconnect {
             sshfs.args(["-o", "reconnect"]);
