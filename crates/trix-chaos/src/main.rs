@@ -194,7 +194,8 @@ fn replayed(done: &Replayed, first: u64) -> RowReport {
 fn hostile(arguments: input::Arguments, keep: &Keep, begun: Instant) -> anyhow::Result<bool> {
     // One that goes on behind an earlier run counts what that one counted, too.
     let (Some(_), None) = (&keep.parts, &arguments.resume) else { return input::run(&arguments) };
-    let rows = if arguments.row.is_empty() { input::Row::ALL.to_vec() } else { arguments.row.clone() };
+    let rows =
+        if arguments.row.is_empty() { input::Row::ALL.to_vec() } else { arguments.row.clone() };
     let (mut good, mut begun) = (true, begun);
     for row in rows {
         let folder = tempfile::tempdir().context("making a folder for counts")?;

@@ -60,8 +60,7 @@ async fn checker(
         .submits()
         .into_iter()
         .filter_map(|s| Some(check::install::Submitted { key: s.key, job: s.job? }));
-    let numbers =
-        |c: &Consumed| c.seen.range(c.whole_from() + 1..).map(|(seq, _)| *seq).collect();
+    let numbers = |c: &Consumed| c.seen.range(c.whole_from() + 1..).map(|(seq, _)| *seq).collect();
     let left = left.into_iter().map(|((share, path), sha256)| (format!("{share}:{path}"), sha256));
     let journals = check::Journals {
         submits: Some(answered.collect()),
@@ -384,8 +383,7 @@ fn sources(site: &Site, journal: &Journal) -> Result<Vec<String>> {
 async fn events(site: &Site, consumed: &[Consumed]) -> Result<Vec<String>> {
     const LEAP: i64 = 1 << 32;
     let head = site.number("select head from event_head").await?;
-    let restores =
-        site.number("select count(*) from event_log where kind = 'adopted'").await?;
+    let restores = site.number("select count(*) from event_log where kind = 'adopted'").await?;
     let mut wrong = Vec::new();
     for (n, consumer) in consumed.iter().enumerate() {
         // Nothing is retired in a run this short: only a restore sends to a snapshot, and it

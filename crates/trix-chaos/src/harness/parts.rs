@@ -21,8 +21,12 @@ const SOURCES: [&str; 7] = [
 ];
 
 /// What hostile input meets beside them: libav and the encoders as the slot uses them.
-const MEDIA: [&str; 4] =
-    ["crates/trix-av/src", "crates/trix-encode/src", "crates/trix-engine/src", "crates/trix-plan/src"];
+const MEDIA: [&str; 4] = [
+    "crates/trix-av/src",
+    "crates/trix-encode/src",
+    "crates/trix-engine/src",
+    "crates/trix-plan/src",
+];
 
 /// Rows of hostile input.
 const HOSTILE: [&str; 5] = ["B1", "B3", "B4", "B5", "X2"];

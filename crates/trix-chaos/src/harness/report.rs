@@ -112,8 +112,7 @@ pub fn kinds<'a>(
 
 /// Numbers with what they count, on one line.
 pub fn list<'a>(counts: impl IntoIterator<Item = (&'a str, u64)>) -> String {
-    let counts: Vec<String> =
-        counts.into_iter().map(|(what, n)| format!("{n} {what}")).collect();
+    let counts: Vec<String> = counts.into_iter().map(|(what, n)| format!("{n} {what}")).collect();
     counts.join(", ")
 }
 

@@ -294,9 +294,8 @@ impl Lost {
                     let manifest = format!("{target}/v{n}/{MANIFEST}");
                     under_way.insert((share.clone(), manifest), None);
                     let files = version.files.into_iter();
-                    under_way.extend(files.map(|(path, sha256)| {
-                        ((share.clone(), path), Some(sha256))
-                    }));
+                    under_way
+                        .extend(files.map(|(path, sha256)| ((share.clone(), path), Some(sha256))));
                 }
                 _ => {}
             }
