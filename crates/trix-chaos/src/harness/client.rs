@@ -26,18 +26,14 @@ use crate::rng::Rng;
 /// another version of the same targets.
 pub const PROFILES: [&str; 2] = ["first", "second"];
 
-/// A profile whose encodes take three cores each.
-pub const WHOLE: &str = "whole";
-
 /// Text of a profile.
 pub fn profile(name: &str) -> String {
-    let crf = if name == PROFILES[1] { 29 } else { 23 };
-    let threads = if name == WHOLE { 3 } else { 1 };
+    let crf = if name == PROFILES[0] { 23 } else { 29 };
     format!(
         "v = 1\nname = \"{name}\"\ndescription = \"for trials\"\n\
          [archive]\nshare = \"archive\"\npath = \"{{title}}\"\n\
          [video]\nencoder = \"x264-8\"\npreset = \"veryfast\"\n\
-         [[rendition]]\nname = \"full\"\nwidth = 160\nheight = 90\ncrf = {crf}\nthreads = {threads}\n\
+         [[rendition]]\nname = \"full\"\nwidth = 160\nheight = 90\ncrf = {crf}\n\
          [[rendition]]\nname = \"half\"\nwidth = 80\nheight = 46\ncrf = 26\n\
          [[audio]]\ncodec = \"aac\"\nlanguages = \"all\"\n\
          [package]\ncontainer = \"mp4\"\n\
@@ -179,7 +175,7 @@ impl Client {
 
     /// Stores the profiles.
     pub async fn store_profiles(&self) -> Result<()> {
-        for name in PROFILES.into_iter().chain([WHOLE]) {
+        for name in PROFILES {
             let body = json!({ "text": profile(name) });
             let answer =
                 self.call(1, "PUT", &format!("/profiles/{name}"), Some(&body), None).await?;
