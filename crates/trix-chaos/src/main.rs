@@ -1,4 +1,4 @@
-//! The program: `trix-chaos sim`, `bites`, `replay`, `input`, `check`, `run`, `fleet`.
+//! The program: `trix-chaos sim`, `bites`, `replay`, `input`, `check`, `run`, `table`, `fleet`.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -9,7 +9,8 @@ use trix_chaos::breaks::{Break, SQL_BREAKS, SqlBreak};
 use trix_chaos::campaign::{self, Campaign};
 use trix_chaos::check::{Journals, Looked, Mounted, Report, check};
 use trix_chaos::fleet;
-use trix_chaos::harness;
+use trix_chaos::harness::report::{Ended, Report as RowReport};
+use trix_chaos::harness::{self, Keep};
 use trix_chaos::input;
 use trix_chaos::replay::{self, Replayed};
 use trix_chaos::world::{Counts, Run};
@@ -19,6 +20,8 @@ use trix_chaos::world::{Counts, Run};
 #[derive(Parser)]
 #[command(name = "trix-chaos", version)]
 struct Cli {
+    #[command(flatten)]
+    keep: Keep,
     #[command(subcommand)]
     command: Command,
 }
@@ -94,6 +97,8 @@ enum Command {
     Run(harness::RunOptions),
     /// Measures the queue, claims, hints, and a fleet of virtual nodes.
     Fleet(fleet::Arguments),
+    /// Makes one table of what rows kept as parts.
+    Table(harness::TableOptions),
     /// Runs one attempt for a worker, synthetically (not for people).
     #[command(hide = true)]
     Slot,
@@ -113,30 +118,38 @@ fn sql_break(s: &str) -> Result<SqlBreak, String> {
 
 fn main() -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
-    let good = match Cli::parse().command {
-        Command::Sim { steps, seed: Some(seed), broken, .. } => {
-            let mut campaign = campaign::run(seed, 1, steps, broken, true);
-            report(&mut campaign, steps, broken)
-        }
-        Command::Sim { seeds, steps, seed: None, broken } => {
-            let mut campaign = campaign::run(0, seeds, steps, broken, false);
-            report(&mut campaign, steps, broken)
+    let Cli { keep, command } = Cli::parse();
+    let kept = |row: &str, result: anyhow::Result<RowReport>| -> anyhow::Result<bool> {
+        let ended = match result {
+            Ok(report) => Ended::Ran(report),
+            Err(e) => {
+                eprintln!("{row}: {e:#}");
+                Ended::Broken(format!("{e:#}"))
+            }
+        };
+        let part = keep.part(row, 1.0, begun, ended)?;
+        Ok(!part.ended.failed())
+    };
+    let good = match command {
+        Command::Sim { seeds, steps, seed, broken } => {
+            let campaign = match seed {
+                Some(seed) => campaign::run(seed, 1, steps, broken, true),
+                None => campaign::run(0, seeds, steps, broken, false),
+            };
+            report(&campaign, steps, broken);
+            kept("C1", Ok(simulated(&campaign, seed.unwrap_or(0))))?
         }
         Command::Bites { seeds, steps, traces, no_sql } => {
             let mut table = Bitten::new();
             table.simulation(seeds, steps);
-            if !no_sql {
-                table.sql(traces)?;
-            }
-            table.print()
+            let sql = if no_sql { Ok(()) } else { table.sql(traces) };
+            kept("C2", sql.map(|()| table.report()))?
         }
         Command::Replay { traces, seed, steps, calls, every, broken } => {
             let plan = replay::Plan { first: seed, traces, steps, calls, every: every.max(1) };
-            let done = replay::run(plan, broken)?;
-            print_replayed(&done, begun);
-            done.difference.is_none() && done.jitter_is_even()
+            kept("C2-replay", replay::run(plan, broken).map(|done| replayed(&done, seed, begun)))?
         }
-        Command::Input(arguments) => input::run(&arguments)?,
+        Command::Input(arguments) => hostile(arguments, &keep, begun)?,
         Command::Check { database_url, shares, journals } => {
             let journals = match journals {
                 Some(path) => serde_json::from_slice(&std::fs::read(&path)?)
@@ -150,7 +163,11 @@ fn main() -> anyhow::Result<ExitCode> {
             print_report(&report);
             report.violations.is_empty()
         }
-        Command::Run(options) => harness::run(&options)?,
+        Command::Run(options) => harness::run(&options, &keep)?,
+        Command::Table(options) => {
+            // Its last line says how many rows passed.
+            return Ok(exit(harness::table(&options, &keep)?));
+        }
         Command::Fleet(arguments) => {
             runtime()?.block_on(fleet::run(&arguments))?;
             true
@@ -158,7 +175,81 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Slot => return Ok(harness::slot::run()),
     };
     println!("{:.1} s", begun.elapsed().as_secs_f64());
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(exit(good))
+}
+
+fn exit(good: bool) -> ExitCode {
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What seeds of the simulator came to, as a row.
+fn simulated(campaign: &Campaign, first: u64) -> RowReport {
+    let mut row = RowReport::new("C1", first);
+    row.faults.insert("simulated faults".to_owned(), campaign.counts.faults);
+    row.faults.insert("simulated messages disturbed".to_owned(), campaign.counts.messages);
+    row.figure("seeds", campaign.seeds as f64);
+    row.figure("simulated attempts", campaign.counts.attempts as f64);
+    for run in &campaign.failed {
+        row.violations.extend(run.violations.iter().map(|v| format!("{v} (seed {})", run.seed)));
+    }
+    let more = campaign.violated - campaign.failed.len() as u64;
+    if more > 0 {
+        row.violations.push(format!("C1: {more} more seeds with violations"));
+    }
+    row
+}
+
+/// What a replay came to, as a row.
+fn replayed(done: &Replayed, first: u64, begun: Instant) -> RowReport {
+    print_replayed(done, begun);
+    let mut row = RowReport::new("C2-replay", first);
+    row.faults.insert("traces replayed".to_owned(), done.traces);
+    row.figure("calls compared", done.calls as f64);
+    row.violations.extend(done.difference.iter().map(|d| format!("C2: {d}")));
+    if !done.jitter_is_even() {
+        row.violations.push("C2: the random delays are not drawn evenly".to_owned());
+    }
+    row
+}
+
+/// Rows of hostile input, each by itself, so that each is a part of its own.
+fn hostile(arguments: input::Arguments, keep: &Keep, begun: Instant) -> anyhow::Result<bool> {
+    // One that goes on behind an earlier run counts what that one counted, too.
+    let (Some(_), None) = (&keep.parts, &arguments.resume) else { return input::run(&arguments) };
+    let rows =
+        if arguments.row.is_empty() { input::Row::ALL.to_vec() } else { arguments.row.clone() };
+    let (mut good, mut begun) = (true, begun);
+    for row in rows {
+        let folder = tempfile::tempdir().context("making a folder for counts")?;
+        let one = input::Arguments {
+            row: vec![row],
+            resume: Some(folder.path().to_owned()),
+            ..arguments.clone()
+        };
+        let ended = match input::run(&one).and_then(|_| counted(folder.path(), row)) {
+            Ok(report) => Ended::Ran(report),
+            Err(e) => Ended::Broken(format!("{e:#}")),
+        };
+        good &= !keep.part(row.name(), 1.0, begun, ended)?.ended.failed();
+        begun = Instant::now();
+    }
+    Ok(good)
+}
+
+/// What a row of hostile input counted, from the part that it wrote.
+fn counted(folder: &std::path::Path, row: input::Row) -> anyhow::Result<RowReport> {
+    let file = std::fs::read_dir(folder)?.next().context("it wrote no counts")??;
+    let part: input::run::Part = serde_json::from_slice(&std::fs::read(file.path())?)
+        .with_context(|| format!("reading {}", file.path().display()))?;
+    let mut report = RowReport::new(row.name(), part.seed);
+    report.faults.insert("bad inputs".to_owned(), part.counts.inputs);
+    report.figure("peak memory MiB", (part.counts.peak_ram >> 20) as f64);
+    report.figure("longest attempt ms", part.counts.longest_ms as f64);
+    report.violations.extend(
+        (part.counts.defects.iter())
+            .map(|d| format!("{}: input {} ({}): {}", row.name(), d.input, d.how, d.what)),
+    );
+    Ok(report)
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
@@ -202,14 +293,13 @@ fn print_report(report: &Report) {
     println!("violations {}", report.violations.len());
 }
 
-fn report(campaign: &mut Campaign, steps: u64, broken: Option<Break>) -> bool {
+fn report(campaign: &Campaign, steps: u64, broken: Option<Break>) {
     for run in &campaign.failed {
         show(&campaign::smallest(run, steps, broken));
     }
     println!("seeds {}", campaign.seeds);
     print_counts(&campaign.counts);
     println!("seeds with violations {}", campaign.violated);
-    campaign.failed.is_empty()
 }
 
 fn print_counts(c: &Counts) {
@@ -243,8 +333,8 @@ const LOOK_EVERY: usize = 4;
 /// The table of breaks: which was noticed, and by what.
 struct Bitten {
     table: comfy_table::Table,
-    breaks: usize,
-    caught: usize,
+    breaks: u64,
+    missed: Vec<&'static str>,
 }
 
 impl Bitten {
@@ -252,13 +342,15 @@ impl Bitten {
         let mut table = comfy_table::Table::new();
         table.load_style(comfy_table::presets::ASCII_MARKDOWN);
         table.set_header(["break", "where", "seed", "at", "caught by"]);
-        Bitten { table, breaks: 0, caught: 0 }
+        Bitten { table, breaks: 0, missed: Vec::new() }
     }
 
     /// One break; `caught` is the seed, where in its run, and by what.
-    fn row(&mut self, name: &str, place: &str, caught: Option<(u64, String, String)>) {
+    fn row(&mut self, name: &'static str, place: &str, caught: Option<(u64, String, String)>) {
         self.breaks += 1;
-        self.caught += usize::from(caught.is_some());
+        if caught.is_none() {
+            self.missed.push(name);
+        }
         let (seed, at, by) = match caught {
             Some((seed, at, by)) => (seed.to_string(), at, by),
             None => (String::new(), String::new(), "NOT CAUGHT".to_owned()),
@@ -290,10 +382,14 @@ impl Bitten {
         Ok(())
     }
 
-    /// Prints it; true when all were caught.
-    fn print(&self) -> bool {
+    /// Prints it, and makes a row of it: each break that went unnoticed is a violation.
+    fn report(&self) -> RowReport {
         println!("{}", self.table);
-        println!("{} of {} breaks caught", self.caught, self.breaks);
-        self.caught == self.breaks
+        println!("{} of {} breaks caught", self.breaks - self.missed.len() as u64, self.breaks);
+        let mut row = RowReport::new("C2", 0);
+        row.faults.insert("safeguards taken out".to_owned(), self.breaks);
+        row.violations.extend(self.missed.iter().map(|name| format!("C2: {name} was not caught")));
+        row
     }
+}
 }

@@ -267,9 +267,9 @@ impl Leader {
         self.db.one(&sql::RETIRE, &args).await
     }
 
-    /// Those of the tasks whose jobs succeeded or were cancelled: nothing that they staged
-    /// is read again. Jobs that failed may be retried, and tasks that are not known are
-    /// somebody else's.
+    /// Those of this cluster's tasks whose jobs succeeded or were cancelled: nothing that they
+    /// staged is read again. Jobs that failed may be retried. A task that is not known was
+    /// made in a history that a restored database has lost, and will never be known.
     pub async fn ended_tasks(&self, tasks: &[TaskId]) -> Result<Vec<TaskId>, DbError> {
         self.db.all(&sql::ENDED_TASKS, &json!({ "tasks": tasks })).await
     }

@@ -246,9 +246,10 @@ PRUNABLE "looking for artifacts to prune" "
     from artifact a where not artifact_pinned(a.key)
     order by a.last_used limit ($1->>'limit')::int";
 ENDED_TASKS "asking which tasks are over for good" "
-    select to_jsonb(t.id) from task t join job j on j.id = t.job_id
-    where t.id in (select k::bigint from jsonb_array_elements_text($1->'tasks') k)
-      and j.state in ('succeeded', 'cancelled')";
+    select to_jsonb(k.id) from (select x::bigint as id
+        from jsonb_array_elements_text($1->'tasks') x) k
+    left join task t on t.id = k.id left join job j on j.id = t.job_id
+    where t.id is null or j.state in ('succeeded', 'cancelled')";
 FORGET "forgetting an artifact" "select forget_artifact_v1($1)";
 
 // The fleet and its operators.

@@ -282,7 +282,7 @@ fn request(
     })
 }
 
-/// A staged file, or, when an earlier attempt has moved it already, the file at its place.
+/// A staged file, or, when it was moved already, the file at its place.
 fn staged_item(
     claim: &Claim,
     share: &WritableShare,
@@ -290,14 +290,51 @@ fn staged_item(
     file: &PublishFile,
     staged: &StagedFile,
 ) -> Result<ItemFrom, End> {
-    if let Some(row) = &claim.roll_forward
-        && share.stat(&staged.location.path)?.is_none()
-    {
-        let folder = task.target.join(&format!("v{}", row.version)).map_err(StorageError::Path)?;
-        let moved = folder.join(file.name.as_str()).map_err(StorageError::Path)?;
+    if share.stat(&staged.location.path)?.is_some() {
+        return Ok(ItemFrom::Staged(staged.location.path.clone()));
+    }
+    // An earlier attempt moved it.
+    if let Some(row) = &claim.roll_forward {
+        let moved = place(task, file, row.version)?;
         return Ok(ItemFrom::File(share.open_read(&moved)?));
     }
-    Ok(ItemFrom::Staged(staged.location.path.clone()))
+    match moved_before(share, task, file, staged)? {
+        Some(moved) => Ok(ItemFrom::File(share.open_read(&moved)?)),
+        None => Ok(ItemFrom::Staged(staged.location.path.clone())),
+    }
+}
+
+/// Where a file stands in a version.
+fn place(task: &Publish, file: &PublishFile, version: u32) -> Result<RelPath, StorageError> {
+    Ok(task.target.join(&format!("v{version}"))?.join(file.name.as_str())?)
+}
+
+/// The place of a staged file that was published although the database knows of no
+/// publication: that was in a history which it lost when it was restored from a backup.
+/// Whatever stands there is taken by its bytes alone.
+fn moved_before(
+    share: &WritableShare,
+    task: &Publish,
+    file: &PublishFile,
+    staged: &StagedFile,
+) -> Result<Option<RelPath>, StorageError> {
+    for version in 1u32.. {
+        let folder = task.target.join(&format!("v{version}"))?;
+        if share.stat(&folder)?.is_none() {
+            break;
+        }
+        let moved = place(task, file, version)?;
+        if share.stat(&moved)?.is_none_or(|stat| stat.size != staged.size) {
+            continue;
+        }
+        let mut there = share.open_read(&moved)?;
+        let object = there.object().to_owned();
+        let found = trix_storage::fixity::publish_digests_of(&mut there, &object)?;
+        if found.sha256 == staged.sha256 {
+            return Ok(Some(moved));
+        }
+    }
+    Ok(None)
 }
 
 /// Puts together what an earlier attempt of this task prepared: the database has the

@@ -16,7 +16,8 @@ use trix_model::state::{JobState, PublicationState};
 use trix_model::{AttemptId, Digest};
 use trix_storage::share::MARKER;
 
-use super::{Violation, rules, stream::Stream};
+use super::rules::{self, LEAP};
+use super::{Violation, stream::Stream};
 use crate::model::Tables;
 use crate::model::publish::folder;
 
@@ -42,6 +43,9 @@ pub struct Journals {
     pub golden: Option<BTreeMap<String, Digest>>,
     /// Source trees as they were: by path of this machine, the digest of [`tree_digest`].
     pub sources: Option<BTreeMap<PathBuf, Digest>>,
+    /// Files of histories that restores from backups have cut off, by share and path: they
+    /// stand where they stood, whoever knows of them.
+    pub left_by_restores: BTreeMap<String, Digest>,
     /// Bare mount points, which must hold nothing while nothing is mounted.
     pub bare: Option<Vec<PathBuf>>,
     /// Secrets that must not appear in events.
@@ -264,6 +268,16 @@ impl Seen<'_> {
 
     fn i4(&mut self) -> Looked {
         rules::epochs_without_holes(&self.t, &mut self.out);
+        // Of the leaps that the rule lets pass there is one for each adoption.
+        let adopted = self.adoptions();
+        for task in self.t.tasks.values() {
+            let leaps = (task.epoch - self.t.attempts_of(task.id).count() as i64) / LEAP;
+            if self.t.oldest == 1 && leaps > adopted {
+                let (id, epoch) = (task.id, task.epoch);
+                let what = format!("task {id} has epoch {epoch} after {adopted} adoptions");
+                self.out.push(Violation::new("I4", what));
+            }
+        }
         Looked::At(self.t.attempts.len() as u64)
     }
 
@@ -279,6 +293,16 @@ impl Seen<'_> {
     fn i7(&mut self) -> Looked {
         rules::versions(&self.t, &mut self.out);
         Looked::At(self.t.publications.len() as u64)
+    }
+
+    /// How often the database was restored and adopted, as far as its log goes back.
+    fn adoptions(&self) -> i64 {
+        self.t.events().filter(|e| e.kind == "adopted").count() as i64
+    }
+
+    /// What a lost history left under a name.
+    fn left(&self, name: &(String, String)) -> Option<Digest> {
+        self.journals.left_by_restores.get(&format!("{}:{}", name.0, name.1)).copied()
     }
 
     /// True when a publication's share is mounted here.
@@ -312,6 +336,10 @@ impl Seen<'_> {
             for f in self.t.files.iter().filter(|f| f.publication_id == p.id) {
                 n += 1;
                 let name = (p.share.clone(), f.path.clone());
+                // What was in a conflict's way is not its own.
+                if p.state == P::Conflict && self.left(&name).is_some() {
+                    continue;
+                }
                 let want = (f.size as u64, f.sha256);
                 let found = self.visible.get(&name);
                 if must && found != Some(&want) {
@@ -328,6 +356,10 @@ impl Seen<'_> {
         }
         for (name, found) in &self.visible {
             let wrong = match due.get(name) {
+                _ if self.left(name).is_some_and(|before| before != found.1) => {
+                    Some("it is not what a lost history left")
+                }
+                None if self.left(name).is_some() => None,
                 None => Some("nobody published it"),
                 Some(Some(want)) if want != found => Some("it is not what was published"),
                 Some(_) => None,
@@ -347,7 +379,9 @@ impl Seen<'_> {
         let mut n = 0;
         for p in self.t.publications.values().filter(|p| Seen::mounted(self.shares, p)) {
             let manifest = Seen::manifest_path(p);
-            if !self.visible.contains_key(&(p.share.clone(), manifest.clone())) {
+            let name = (p.share.clone(), manifest.clone());
+            let others = p.state == PublicationState::Conflict && self.left(&name).is_some();
+            if others || !self.visible.contains_key(&name) {
                 continue;
             }
             n += 1;
@@ -404,7 +438,13 @@ impl Seen<'_> {
 
     fn i12(&mut self) -> Looked {
         let mut next = self.t.oldest;
+        // Whoever adopts a restored database leaps over the numbers that it may have lost.
+        let mut leaps = self.adoptions();
         for e in &self.events {
+            if e.seq == next + LEAP && leaps > 0 {
+                leaps -= 1;
+                next = e.seq;
+            }
             if e.seq != next {
                 let what = format!("event {} follows {}", e.seq, next - 1);
                 self.out.push(Violation::new("I12", what));

@@ -8,6 +8,7 @@ use trix_db::inspect::RawEvent;
 use trix_model::state::{JobState, PublicationState, TaskState};
 
 use super::Violation;
+use super::rules::LEAP;
 use crate::model::Tables;
 
 /// What the events have said so far.
@@ -22,6 +23,8 @@ pub struct Stream {
     /// Workers that are lost or gone.
     over: BTreeSet<i64>,
     leader: i64,
+    /// Restores from backups so far.
+    adopted: i64,
     /// Results that were recorded as refused.
     pub refused: u64,
     /// Workers that were marked lost.
@@ -94,6 +97,11 @@ impl Stream {
                 }
                 self.leader = epoch;
             }
+            "adopted" => {
+                self.adopted += 1;
+                self.claimed.values_mut().for_each(|epoch| *epoch += LEAP);
+                self.leader = number(body, "leader_epoch").unwrap_or_default();
+            }
             "result.refused" => self.refused += 1,
             _ => {}
         }
@@ -110,7 +118,9 @@ impl Stream {
         }
         let epoch = number(body, "epoch").unwrap_or_default();
         if to == Some(TaskState::Running) {
-            let last = self.claimed.insert(id, epoch).unwrap_or(0);
+            // One that was never claimed is as old as some of the adoptions, which no event says.
+            let unclaimed = (epoch / LEAP).min(self.adopted) * LEAP;
+            let last = self.claimed.insert(id, epoch).unwrap_or(unclaimed);
             if epoch != last + 1 {
                 let what = format!("task {id} was claimed as {epoch} after {last}");
                 out.push(Violation::new("I4", what));

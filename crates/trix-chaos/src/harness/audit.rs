@@ -17,20 +17,33 @@ use crate::check;
 
 use super::client::{Consumed, Journal, Submitted};
 use super::golden;
+use super::restore::{Files, Lost};
 use super::site::Site;
 
 /// Everything at once.
-pub async fn all(site: &Site, journal: &Journal, consumed: &[Consumed]) -> Result<Vec<String>> {
+pub async fn all(
+    site: &Site,
+    journal: &Journal,
+    consumed: &[Consumed],
+    lost_histories: &[Lost],
+) -> Result<Vec<String>> {
     let mut wrong = journal.wrong();
+    let mut left = Files::new();
+    for lost in lost_histories {
+        // What an earlier restore left is what a later one found, or it is told elsewhere.
+        lost.known(site)?.into_iter().for_each(|(file, digest)| {
+            left.entry(file).or_insert(digest);
+        });
+    }
     wrong.extend(lost(site, journal).await?);
     wrong.extend(queries(site).await?);
     wrong.extend(marks(site).await?);
-    wrong.extend(folders(site).await?);
+    wrong.extend(folders(site, &left).await?);
     let (different, golden) = contents(site, journal).await?;
     wrong.extend(different);
     wrong.extend(sources(site, journal)?);
     wrong.extend(events(site, consumed).await?);
-    wrong.extend(checker(site, journal, consumed, golden).await?);
+    wrong.extend(checker(site, journal, consumed, golden, left).await?);
     Ok(wrong)
 }
 
@@ -41,16 +54,19 @@ async fn checker(
     journal: &Journal,
     consumed: &[Consumed],
     golden: BTreeMap<String, Digest>,
+    left: Files,
 ) -> Result<Vec<String>> {
     let answered = journal
         .submits()
         .into_iter()
         .filter_map(|s| Some(check::install::Submitted { key: s.key, job: s.job? }));
-    let numbers = |c: &Consumed| c.seen.keys().copied().collect();
+    let numbers = |c: &Consumed| c.seen.range(c.whole_from() + 1..).map(|(seq, _)| *seq).collect();
+    let left = left.into_iter().map(|((share, path), sha256)| (format!("{share}:{path}"), sha256));
     let journals = check::Journals {
         submits: Some(answered.collect()),
         consumers: Some(consumed.iter().map(numbers).collect()),
         golden: Some(golden),
+        left_by_restores: left.collect(),
         at_rest: true,
         ..check::Journals::default()
     };
@@ -110,9 +126,13 @@ async fn queries(site: &Site) -> Result<Vec<String>> {
         (
             "I4",
             "attempts with holes",
+            // Adoption leaps over 2³² of them.
             "select t.id, t.epoch, count(a.epoch), max(a.epoch) from task t \
              left join attempt a on a.task_id = t.id group by t.id \
-             having count(a.epoch) <> t.epoch or coalesce(max(a.epoch), 0) <> t.epoch",
+             having (t.epoch - count(a.epoch)) % 4294967296 <> 0 \
+                or (t.epoch - coalesce(max(a.epoch), 0)) % 4294967296 <> 0 \
+                or (t.epoch - count(a.epoch)) / 4294967296 \
+                    > (select count(*) from event_log where kind = 'adopted')",
         ),
         (
             "I5",
@@ -145,7 +165,8 @@ async fn queries(site: &Site) -> Result<Vec<String>> {
             "event numbers with holes",
             "select h.head, (select count(*) from event_log) as events, \
              (select count(*) from event_in) as waiting from event_head h \
-             where h.head <> (select count(*) from event_log) \
+             where h.head <> (select count(*) \
+                     + 4294967296 * count(*) filter (where kind = 'adopted') from event_log) \
                or exists (select from event_in) or h.oldest <> 1",
         ),
         (
@@ -158,7 +179,8 @@ async fn queries(site: &Site) -> Result<Vec<String>> {
             "I15",
             "a publication under way",
             "select id, share, target, version, state from publication \
-             where state in ('prepared', 'moving', 'conflict')",
+             where state in ('prepared', 'moving') or state = 'conflict' \
+               and not exists (select from event_log where kind = 'adopted')",
         ),
         (
             "I17",
@@ -212,11 +234,14 @@ async fn marks(site: &Site) -> Result<Vec<String>> {
     Ok(wrong)
 }
 
-/// I8, I9 and I16: the folders hold what the database says, nothing else, and no debris.
-async fn folders(site: &Site) -> Result<Vec<String>> {
+/// I8, I9 and I16: the folders hold what the database says, nothing else, and no debris. Of
+/// what lost histories `left` they hold the very same as before.
+async fn folders(site: &Site, left: &Files) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
+    // A conflict has stopped before what was there, and shows nothing of its own.
     let query = "select f.share, f.path, f.size, encode(f.sha256, 'hex') as sha256, p.state, \
-        p.target, p.version from publication_file f join publication p on p.id = f.publication_id";
+        p.target, p.version from publication_file f join publication p on p.id = f.publication_id \
+        where p.state <> 'conflict'";
     let mut expected: BTreeMap<(String, String), Value> = BTreeMap::new();
     let mut manifests = BTreeSet::new();
     for row in site.rows(query).await? {
@@ -239,6 +264,8 @@ async fn folders(site: &Site) -> Result<Vec<String>> {
                 continue;
             }
             match expected.remove(&key) {
+                // That it is unchanged was looked at when it was noted.
+                None if left.contains_key(&key) => {}
                 None => wrong.push(format!("I8: {share}:{path} is visible and unknown")),
                 Some(row) => {
                     let bytes = std::fs::read(root.join(&path))?;
@@ -354,14 +381,20 @@ fn sources(site: &Site, journal: &Journal) -> Result<Vec<String>> {
 
 /// I13: every consumer saw every number that it was not told to skip.
 async fn events(site: &Site, consumed: &[Consumed]) -> Result<Vec<String>> {
+    const LEAP: i64 = 1 << 32;
     let head = site.number("select head from event_head").await?;
+    let restores = site.number("select count(*) from event_log where kind = 'adopted'").await?;
     let mut wrong = Vec::new();
     for (n, consumer) in consumed.iter().enumerate() {
-        if !consumer.snapshots.is_empty() {
-            // Nothing is retired in a run this short: a snapshot would be a lost place.
+        // Nothing is retired in a run this short: only a restore sends to a snapshot, and it
+        // must. More than one of them is no fault: each lets the client read the lists anew.
+        let leaps = |seq: i64| seq.max(0) / LEAP;
+        let crossed: i64 =
+            consumer.snapshots.iter().map(|(before, after)| leaps(*after) - leaps(*before)).sum();
+        if crossed != restores || restores == 0 && !consumer.snapshots.is_empty() {
             wrong.push(format!("I13: consumer {n} lost its place: {:?}", consumer.snapshots));
         }
-        let missing: Vec<i64> = (consumer.from + 1..=head)
+        let missing: Vec<i64> = (consumer.whole_from() + 1..=head)
             .filter(|seq| !consumer.seen.contains_key(seq))
             .take(5)
             .collect();

@@ -261,26 +261,46 @@ impl Client {
 
     /// Asks once more for every submit that nobody has answered, now that everything is healed.
     pub async fn settle(&self, rng: &mut Rng) -> Result<()> {
-        for submit in self.journal.submits().into_iter().filter(|s| s.job.is_none()) {
-            let position = lock(&self.journal.submits).iter().position(|s| s.key == submit.key);
-            let body = json!({ "source": submit.source.location.to_string(),
-                "profile": submit.profile, "title": submit.title });
-            let begun = Instant::now();
-            loop {
-                let api = 1 + rng.below(u64::from(self.site.options().apis)) as u8;
-                let answer =
-                    self.call(api, "POST", "/jobs", Some(&body), Some(&submit.key)).await?;
-                if let (Some((200 | 201, job)), Some(at)) = (&answer, position) {
-                    lock(&self.journal.submits)[at].job = job["id"].as_i64();
-                    break;
-                }
-                if begun.elapsed() > super::site::PATIENCE {
-                    bail!("a healed site does not take {}: {answer:?}", submit.key);
-                }
-                pause().await;
+        for (position, submit) in self.journal.submits().into_iter().enumerate() {
+            if submit.job.is_none() {
+                let job = self.taken(&submit, rng).await?;
+                lock(&self.journal.submits)[position].job = Some(job);
             }
         }
         Ok(())
+    }
+
+    /// Sends every submit once more, as clients do that hear of a restored database: what it
+    /// knows it answers with the same job, what it lost it takes anew. Gives the number of
+    /// the latter.
+    pub async fn submit_again(&self, rng: &mut Rng) -> Result<u64> {
+        let mut anew = 0;
+        for (position, submit) in self.journal.submits().into_iter().enumerate() {
+            let job = self.taken(&submit, rng).await?;
+            if submit.job.is_some_and(|known| known != job) {
+                anew += 1;
+            }
+            lock(&self.journal.submits)[position].job = Some(job);
+        }
+        Ok(anew)
+    }
+
+    /// Submits to a healed site until it says which job it is.
+    async fn taken(&self, submit: &Submitted, rng: &mut Rng) -> Result<i64> {
+        let body = json!({ "source": submit.source.location.to_string(),
+            "profile": submit.profile, "title": submit.title });
+        let begun = Instant::now();
+        loop {
+            let api = 1 + rng.below(u64::from(self.site.options().apis)) as u8;
+            let answer = self.call(api, "POST", "/jobs", Some(&body), Some(&submit.key)).await?;
+            if let Some((200 | 201, job)) = &answer {
+                return job["id"].as_i64().context("a job without a number");
+            }
+            if begun.elapsed() > super::site::PATIENCE {
+                bail!("a healed site does not take {}: {answer:?}", submit.key);
+            }
+            pause().await;
+        }
     }
 
     /// Takes a failed job up again, as an operator would.
@@ -299,11 +319,13 @@ pub struct LoadOptions {
     pub chunks: u32,
     /// Milliseconds of a chunk.
     pub work_ms: u64,
+    /// Which load of the trial it is: keys and titles of each are its own.
+    pub load: u32,
 }
 
 impl Default for LoadOptions {
     fn default() -> LoadOptions {
-        LoadOptions { open: 4, chunks: 16, work_ms: 250 }
+        LoadOptions { open: 4, chunks: 16, work_ms: 250, load: 0 }
     }
 }
 
@@ -356,7 +378,8 @@ async fn client(
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        let key = format!("client-{n}-{round}");
+        let name = format!("{}-{n}-{round}", options.load);
+        let key = format!("client-{name}");
         let wish = match &last {
             // The same film under the other profile: a second version of the same targets,
             // with whatever the first has left in the cache.
@@ -371,7 +394,7 @@ async fn client(
                     work_ms: options.work_ms,
                     noise: rng.between(1_000, 200_000) as u32,
                 };
-                let title = format!("film-{n}-{round}");
+                let title = format!("film-{name}");
                 let source = client.deliver(&format!("{title}.mov"), &film)?;
                 Submitted { source, film, title, profile: PROFILES[0].to_owned(), key, job: None }
             }
@@ -419,8 +442,18 @@ pub struct Consumed {
     pub connections: u32,
     /// Snapshots that it was sent to, by the number it had.
     pub snapshots: Vec<(i64, i64)>,
+    /// The log that its numbers are of.
+    pub incarnation: String,
     /// `degraded` messages that it got.
     pub degraded: u32,
+}
+
+impl Consumed {
+    /// The number behind which it must have seen all: since the last snapshot, or from its
+    /// beginning on. Holes before that it complains of itself.
+    pub fn whole_from(&self) -> i64 {
+        self.snapshots.last().map_or(self.from, |(_, after)| *after)
+    }
 }
 
 /// A consumer of the WebSocket that drops its connection now and then and resumes.
@@ -494,9 +527,11 @@ async fn consume(
                     if last < 0 {
                         last = message["head"].as_i64().context("a hello without a head")?;
                         seen.from = last;
+                        seen.incarnation = incarnation(&message)?;
                     }
+                    // The number that it has is of the log that it read it from.
                     let resume = json!({ "type": "resume", "seq": last,
-                        "incarnation": message["incarnation"] });
+                        "incarnation": seen.incarnation });
                     if socket.send(Message::Text(resume.to_string().into())).await.is_err() {
                         break;
                     }
@@ -514,6 +549,7 @@ async fn consume(
                 Some("snapshot") => {
                     let seq = message["seq"].as_i64().context("a snapshot without a number")?;
                     seen.snapshots.push((last, seq));
+                    seen.incarnation = incarnation(&message)?;
                     last = seq;
                 }
                 Some("degraded") => seen.degraded += 1,
@@ -521,4 +557,9 @@ async fn consume(
             }
         }
     }
+}
+
+/// The log that a message is of.
+fn incarnation(message: &Value) -> Result<String> {
+    message["incarnation"].as_str().map(str::to_owned).context("a log without incarnation")
 }

@@ -6,10 +6,12 @@
 //! | `slot` | the synthetic slot |
 //! | `site` | an installation in a folder of its own |
 //! | `process`, `net`, `clock` | what is broken: processes, links, clocks |
+//! | `nas` | network mounts, and what goes wrong with them |
 //! | `client` | clients that write down what they were told |
 //! | `golden` | what a fault-free run publishes |
 //! | `trial` | one run: load, faults, healing, the look at what is left |
 //! | `audit` | the invariants |
+//! | `restore` | backups, the loss of the database, and what must hold of a lost history |
 //! | `rows` | one file a row |
 //! | `report`, `parts` | the table, and campaigns that add up |
 //!
@@ -20,17 +22,20 @@ pub mod client;
 pub mod clock;
 pub mod film;
 pub mod golden;
+pub mod nas;
 pub mod net;
 pub mod parts;
 pub mod process;
 pub mod report;
+pub mod restore;
 pub mod rows;
 pub mod site;
 pub mod slot;
 pub mod trial;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -58,19 +63,40 @@ pub struct RunOptions {
     /// The long profile: ten times the time of the short one.
     #[arg(long)]
     pub long: bool,
-    /// Continue a campaign: parts are added to this folder.
-    #[arg(long, value_name = "DIR")]
-    pub resume: Option<PathBuf>,
-    /// Root of the sources that the parts' hash covers.
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    pub sources: PathBuf,
     /// Say what happens.
     #[arg(long, short)]
     pub verbose: bool,
 }
 
+/// Where what comes out of rows is kept.
+#[derive(Clone, Debug, Args)]
+pub struct Keep {
+    /// Keep what comes out in this folder: a part for each row.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub parts: Option<PathBuf>,
+    /// Root of the sources that the parts' hash covers.
+    #[arg(long, global = true, value_name = "DIR", default_value = ".")]
+    pub sources: PathBuf,
+}
+
+impl Keep {
+    /// What came out of a row, as a part; it is written when a folder was named.
+    pub fn part(&self, row: &str, scale: f64, begun: Instant, ended: Ended) -> Result<Part> {
+        let sources = match &self.parts {
+            Some(_) => parts::sources_hash(&self.sources, row)?,
+            None => String::new(),
+        };
+        let seconds = begun.elapsed().as_secs_f64();
+        let part = Part { sources, scale, row: row.to_owned(), seconds, ended };
+        if let Some(folder) = &self.parts {
+            parts::keep(folder, &part)?;
+        }
+        Ok(part)
+    }
+}
+
 /// Runs rows and prints the table. True when nothing was violated.
-pub fn run(options: &RunOptions) -> Result<bool> {
+pub fn run(options: &RunOptions, keep: &Keep) -> Result<bool> {
     let rows = chosen(&options.row)?;
     // Network namespaces are entered before any thread is there.
     let no_net = if net::is_inside() { None } else { Some(net::enter()) };
@@ -92,6 +118,7 @@ pub fn run(options: &RunOptions) -> Result<bool> {
     for (row, seed, time) in runs {
         let order = Order { seed, time, scale: options.scale, verbose: options.verbose };
         println!("{} ({}): seed {seed}, {:?} of faults", row.name, row.what, order.time);
+        let begun = Instant::now();
         let outcome = match &no_net {
             Some(why) if row.needs_net => Ended::Skipped(why.clone()),
             _ => runtime
@@ -99,23 +126,65 @@ pub fn run(options: &RunOptions) -> Result<bool> {
                 .unwrap_or_else(|e| Ended::Broken(format!("{e:#}"))),
         };
         tell(row, &outcome);
-        if let (Ended::Ran(report), Some(folder)) = (&outcome, &options.resume) {
-            let sources = parts::sources_hash(&options.sources)?;
-            let part = Part { sources, scale: options.scale, report: report.clone() };
-            parts::keep(folder, &part)?;
-        }
-        ended.push((row.name, outcome));
+        ended.push(keep.part(row.name, options.scale, begun, outcome)?);
     }
     println!("\n{}", report::table(&ended));
-    if let Some(folder) = &options.resume {
-        campaign(folder, &options.sources)?;
+    Ok(!ended.iter().any(|part| part.ended.failed()))
+}
+
+/// What `table` is told.
+#[derive(Clone, Debug, Args)]
+pub struct TableOptions {
+    /// Rows that were begun, separated by commas: one that left no part has failed.
+    #[arg(long, value_delimiter = ',', value_name = "ROW")]
+    pub begun: Vec<String>,
+    /// All rows were begun; those that nobody has written yet are listed, too.
+    #[arg(long)]
+    pub whole: bool,
+    /// Continue a campaign: the parts are added to this folder, and all of it is added up.
+    #[arg(long, value_name = "DIR")]
+    pub resume: Option<PathBuf>,
+}
+
+/// Prints one table of all parts in the folder. True when nothing failed.
+pub fn table(options: &TableOptions, keep: &Keep) -> Result<bool> {
+    let folder = keep.parts.as_ref().context("a table needs --parts")?;
+    let mut all = parts::all(folder)?;
+    if let Some(campaign) = &options.resume {
+        for part in all.iter().filter(|part| matches!(part.ended, Ended::Ran(_))) {
+            parts::keep(campaign, part)?;
+        }
     }
-    let failed = ended.iter().any(|(_, e)| match e {
-        Ended::Ran(report) => !report.violations.is_empty(),
-        Ended::Skipped(_) => false,
-        Ended::Broken(_) => true,
-    });
-    Ok(!failed)
+    let mut begun: Vec<&str> = options.begun.iter().map(String::as_str).collect();
+    if options.whole {
+        begun.extend(rows::ALL.iter().map(|row| row.name));
+    }
+    begun.retain(|row| !all.iter().any(|part| part.row.eq_ignore_ascii_case(row)));
+    let mut more: Vec<(&str, Ended)> = (begun.into_iter())
+        .map(|row| (row, Ended::Broken("it ended without a word".to_owned())))
+        .collect();
+    if options.whole {
+        for (row, why) in rows::ABSENT {
+            println!("SKIP {row}: {why}");
+            more.push((*row, Ended::Skipped((*why).to_owned())));
+        }
+    }
+    let more: Vec<Part> = (more.into_iter())
+        .map(|(row, ended)| Part {
+            sources: String::new(),
+            scale: 1.0,
+            row: row.to_owned(),
+            seconds: 0.0,
+            ended,
+        })
+        .collect();
+    all.extend(more);
+    all.sort_by(|a, b| a.row.cmp(&b.row));
+    if let Some(folder) = &options.resume {
+        campaign(folder, &keep.sources)?;
+    }
+    println!("\n{}", report::table(&all));
+    Ok(!all.iter().any(|part| part.ended.failed()))
 }
 
 fn chosen(names: &[String]) -> Result<Vec<&'static Row>> {
@@ -160,19 +229,28 @@ fn tell(row: &Row, outcome: &Ended) {
 
 /// What the parts of a campaign come to.
 fn campaign(folder: &Path, sources: &Path) -> Result<()> {
-    let (sums, stale) = parts::add_up(&parts::all(folder)?, &parts::sources_hash(sources)?);
+    let (sums, stale) =
+        parts::add_up(&parts::all(folder)?, |row| parts::sources_hash(sources, row))?;
     println!("\nthe campaign in {}:", folder.display());
+    let mut faults: BTreeMap<String, u64> = BTreeMap::new();
+    let (mut tasks, mut violations) = (0, 0);
     for (row, sum) in sums {
-        let faults: Vec<String> = sum.faults.iter().map(|(k, n)| format!("{n} {k}")).collect();
         println!(
             "    {row}: {} runs, {} faults ({}), {} tasks, {} violations",
             sum.runs,
             sum.faults.values().sum::<u64>(),
-            faults.join(", "),
+            report::list(sum.faults.iter().map(|(kind, n)| (kind.as_str(), *n))),
             sum.tasks,
             sum.violations
         );
+        tasks += sum.tasks;
+        violations += sum.violations;
+        for (kind, n) in sum.faults {
+            *faults.entry(kind).or_default() += n;
+        }
     }
+    let kinds = report::list(report::kinds(&faults));
+    println!("    all: {kinds}; {tasks} tasks, {violations} violations");
     println!("    {stale} parts are stale: they ran against other sources");
     Ok(())
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::parts::Part;
+
 /// The outcome of one run of a row.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -51,10 +53,18 @@ impl Report {
     pub fn fault_count(&self) -> u64 {
         self.faults.values().sum()
     }
+
+    /// The faults by name, as text.
+    pub fn faults_text(&self) -> String {
+        let faults: Vec<String> =
+            self.faults.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
+        faults.join(", ")
+    }
 }
 
 /// How a row ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Ended {
     /// It ran.
     Ran(Report),
@@ -64,57 +74,104 @@ pub enum Ended {
     Broken(String),
 }
 
-/// The table of all rows, and the line that ends it.
-pub fn table(rows: &[(&str, Ended)]) -> String {
+impl Ended {
+    /// True when it ran and something was violated, or when it could not be run to its end.
+    pub fn failed(&self) -> bool {
+        match self {
+            Ended::Ran(report) => !report.violations.is_empty(),
+            Ended::Skipped(_) => false,
+            Ended::Broken(_) => true,
+        }
+    }
+}
+
+/// The kinds of faults that a campaign promises numbers of, and the beginnings of the names
+/// that rows give to them.
+const KINDS: &[(&str, &[&str])] = &[
+    ("kills", &["kills of", "leaders killed"]),
+    ("partitions", &["cuts", "links", "leaders cut off"]),
+    ("database outages", &["outages", "kills of PostgreSQL", "restores"]),
+    ("storage faults", &["artifacts removed", "storage"]),
+    ("bad inputs", &["bad inputs"]),
+];
+
+/// Faults of each kind of [`KINDS`]. A server that is killed is a kill and an outage.
+pub fn kinds<'a>(
+    faults: impl IntoIterator<Item = (&'a String, &'a u64)>,
+) -> Vec<(&'static str, u64)> {
+    let mut sums: Vec<(&str, u64)> = KINDS.iter().map(|(kind, _)| (*kind, 0)).collect();
+    for (name, n) in faults {
+        for ((_, names), (_, sum)) in KINDS.iter().zip(&mut sums) {
+            if names.iter().any(|begin| name.starts_with(begin)) {
+                *sum += n;
+            }
+        }
+    }
+    sums
+}
+
+/// Numbers with what they count, on one line.
+pub fn list<'a>(counts: impl IntoIterator<Item = (&'a str, u64)>) -> String {
+    let counts: Vec<String> = counts.into_iter().map(|(what, n)| format!("{n} {what}")).collect();
+    counts.join(", ")
+}
+
+/// The table of all rows, and the lines that end it: what must be 0, the faults by kind, and
+/// how many rows passed.
+pub fn table(parts: &[Part]) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::ASCII_MARKDOWN);
-    table.set_header(["row", "seed", "faults", "tasks", "violations"]);
+    table.set_header(["row", "faults", "tasks", "violations", "seconds", "seed"]);
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    for (row, ended) in rows {
-        match ended {
+    let mut verdicts = BTreeMap::new();
+    let mut faults: BTreeMap<String, u64> = BTreeMap::new();
+    for part in parts {
+        match &part.ended {
+            Ended::Skipped(_) => skipped += 1,
+            ended if ended.failed() => failed += 1,
+            _ => passed += 1,
+        }
+        let seconds = format!("{:.0}", part.seconds);
+        match &part.ended {
             Ended::Ran(report) => {
-                if report.violations.is_empty() {
-                    passed += 1;
-                } else {
-                    failed += 1;
+                for (what, n) in report.verdicts() {
+                    *verdicts.entry(what).or_insert(0) += n as u64;
                 }
-                let faults: Vec<String> =
-                    report.faults.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
+                for (name, n) in &report.faults {
+                    *faults.entry(name.clone()).or_default() += n;
+                }
                 table.add_row([
-                    (*row).to_owned(),
-                    report.seed.to_string(),
-                    format!("{} ({})", report.fault_count(), faults.join(", ")),
+                    part.row.clone(),
+                    format!("{} ({})", report.fault_count(), report.faults_text()),
                     report.tasks.to_string(),
                     report.violations.len().to_string(),
+                    seconds,
+                    report.seed.to_string(),
                 ]);
             }
             Ended::Skipped(why) => {
-                skipped += 1;
-                table.add_row([*row, "", &format!("skipped: {why}"), "", ""]);
+                table.add_row([part.row.as_str(), &format!("skipped: {why}"), "", "", "", ""]);
             }
             Ended::Broken(why) => {
-                failed += 1;
-                table.add_row([*row, "", &format!("the harness failed: {why}"), "", "?"]);
+                let why = format!("the harness failed: {why}");
+                table.add_row([part.row.as_str(), &why, "", "?", &seconds, ""]);
             }
         }
     }
-    let mut all = BTreeMap::new();
-    for (_, ended) in rows {
-        let Ended::Ran(report) = ended else { continue };
-        for (what, n) in report.verdicts() {
-            *all.entry(what).or_insert(0) += n;
-        }
-    }
-    let verdicts: Vec<String> = all.iter().map(|(what, n)| format!("{n} {what}")).collect();
     format!(
-        "{table}\n\n{}\n{passed} passed, {failed} failed, {skipped} skipped",
-        verdicts.join(", ")
+        "{table}\n\n{}\n{}\n{passed} passed, {failed} failed, {skipped} skipped",
+        list(verdicts),
+        list(kinds(&faults)),
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn part(row: &str, ended: Ended) -> Part {
+        Part { sources: String::new(), scale: 0.1, row: row.to_owned(), seconds: 1.0, ended }
+    }
 
     #[test]
     fn violations_are_counted_by_what_they_mean() {
@@ -126,12 +183,30 @@ mod tests {
         let counts: Vec<usize> = report.verdicts().iter().map(|(_, n)| *n).collect();
         assert_eq!(counts, [1, 1, 1, 1]);
         let rows = [
-            ("R1", Ended::Ran(report)),
-            ("R2", Ended::Skipped("no root".into())),
-            ("R3", Ended::Ran(Report::new("R3", 2))),
+            part("R1", Ended::Ran(report)),
+            part("R2", Ended::Skipped("no root".into())),
+            part("R3", Ended::Ran(Report::new("R3", 2))),
+            part("R4", Ended::Broken("no disk".into())),
         ];
         let text = table(&rows);
-        assert!(text.ends_with("1 passed, 1 failed, 1 skipped"), "{text}");
+        assert!(text.ends_with("1 passed, 2 failed, 1 skipped"), "{text}");
         assert!(text.contains("1 false marks, 1 lost, 1 published twice, 1 wrong"), "{text}");
+    }
+
+    #[test]
+    fn faults_of_all_rows_are_added_up_by_kind() {
+        let faults = [
+            ("kills of workers", 3),
+            ("kills of PostgreSQL", 2),
+            ("leaders killed", 1),
+            ("cuts (drop)", 5),
+            ("outages (kill -9)", 7),
+            ("bad inputs", 11),
+            ("clocks set", 13),
+        ];
+        let faults: BTreeMap<String, u64> =
+            faults.into_iter().map(|(name, n)| (name.to_owned(), n)).collect();
+        let sums: Vec<u64> = kinds(&faults).into_iter().map(|(_, n)| n).collect();
+        assert_eq!(sums, [6, 5, 9, 0, 11]);
     }
 }

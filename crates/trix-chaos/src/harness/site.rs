@@ -19,6 +19,7 @@ use trix_db::ProtocolTimes;
 use trix_db::cluster::{Cluster, ClusterOptions, Stop, ensure_database};
 use trix_model::AttemptId;
 
+use super::nas::Nas;
 use super::net::{self, Cut, Net};
 use super::process::{self, Process, Seen};
 use super::{clock, slot};
@@ -26,7 +27,8 @@ use super::{clock, slot};
 /// The longest wait for anything that must come: far more than a busy machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
-const DATABASE: &str = "trix";
+/// The database of every site.
+pub const DATABASE: &str = "trix";
 
 /// The shares of every site.
 pub const SHARES: [(&str, &str); 5] = [
@@ -36,6 +38,9 @@ pub const SHARES: [(&str, &str); 5] = [
     ("preview", "preview"),
     ("cache", "cache"),
 ];
+
+/// Those that publications go to.
+const DESTINATIONS: [&str; 3] = ["archive", "output", "preview"];
 
 /// A process of the installation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,11 +78,24 @@ pub struct SiteOptions {
     pub mcpu: u32,
     /// Processes get a clock that can be set.
     pub clocks: bool,
+    /// The server writes what copying it while it runs needs.
+    pub backups: bool,
+    /// Destinations are network mounts.
+    pub nas: bool,
 }
 
 impl Default for SiteOptions {
     fn default() -> SiteOptions {
-        SiteOptions { workers: 4, dispatchers: 2, apis: 2, scale: 0.1, mcpu: 3000, clocks: false }
+        SiteOptions {
+            workers: 4,
+            dispatchers: 2,
+            apis: 2,
+            scale: 0.1,
+            mcpu: 3000,
+            clocks: false,
+            backups: false,
+            nas: false,
+        }
     }
 }
 
@@ -90,6 +108,7 @@ pub struct Site {
     pool: PgPool,
     cluster: Mutex<Cluster>,
     net: Option<Mutex<Net>>,
+    nas: Option<Mutex<Nas>>,
     roles: Mutex<BTreeMap<Role, Process>>,
     begun: Instant,
     keep: AtomicBool,
@@ -105,6 +124,11 @@ impl Site {
             std::fs::create_dir(root.join(name))?;
             std::fs::set_permissions(root.join(name), std::fs::Permissions::from_mode(0o755))?;
         }
+        let nas = match options.nas {
+            true if !net::is_inside() => bail!("mounts need a namespace of one's own"),
+            true => Some(Mutex::new(Nas::start(&root, &DESTINATIONS)?)),
+            false => None,
+        };
         let mut net = if net::is_inside() { Some(Net::new()?) } else { None };
         if let Some(net) = &mut net {
             let workers = (1..=options.workers).map(Role::Worker);
@@ -113,7 +137,9 @@ impl Site {
             }
         }
         let password = uuid::Uuid::new_v4().simple().to_string();
-        let cluster = server(&root.join("pg"), net.is_some())?;
+        let mut cluster = fresh_server(&root.join("pg"), &options)?;
+        listen(cluster.folder(), net.is_some())?;
+        cluster.start()?;
         let local = cluster.url(DATABASE);
         ensure_database(&cluster.url("postgres"), DATABASE).await?;
         let pool = PgPoolOptions::new()
@@ -136,20 +162,13 @@ impl Site {
             pool,
             cluster: Mutex::new(cluster),
             net: net.map(Mutex::new),
+            nas,
             roles: Mutex::new(BTreeMap::new()),
             begun: Instant::now(),
             keep: AtomicBool::new(false),
         };
         std::fs::write(site.config(), site.configuration())?;
-        let migrated = Command::new(trix_binary()?)
-            .arg("--config")
-            .arg(site.config())
-            .args(["migrate", "--database-url", &site.url])
-            .output()
-            .context("starting trix migrate")?;
-        if !migrated.status.success() {
-            bail!("trix migrate: {}", String::from_utf8_lossy(&migrated.stderr));
-        }
+        site.trix(&["migrate", "--database-url", &site.url])?;
         for role in site.all_roles() {
             site.start_role(role)?;
         }
@@ -230,6 +249,13 @@ impl Site {
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("reading {}", path.display()))?;
         Ok(text.trim().to_owned())
+    }
+
+    /// Runs a command of `trix` to its end and gives what it printed.
+    pub fn trix(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(trix_binary()?);
+        command.arg("--config").arg(self.config()).args(arguments);
+        done(command).with_context(|| format!("trix {}", arguments.join(" ")))
     }
 
     /// URL of the database as roles use it.
@@ -410,6 +436,17 @@ impl Site {
         self.net(|net| net.heal(&role.to_string()))
     }
 
+    /// True when destinations are network mounts.
+    pub fn has_nas(&self) -> bool {
+        self.nas.is_some()
+    }
+
+    /// Does something with the network mounts.
+    pub fn nas<T>(&self, work: impl FnOnce(&mut Nas) -> Result<T>) -> Result<T> {
+        let nas = self.nas.as_ref().context("this site has no network mounts")?;
+        tokio::task::block_in_place(|| work(&mut lock(nas)))
+    }
+
     // --- healing -------------------------------------------------------------
 
     /// Ends every fault: links, server, stopped and missing processes.
@@ -418,6 +455,10 @@ impl Site {
             self.net(|net| net.heal_all())?;
         }
         self.server_up()?;
+        if self.has_nas() {
+            let bare = self.nas(|nas| nas.heal(false))?;
+            anyhow::ensure!(bare.is_empty(), "on bare mount points lie {bare:?}");
+        }
         for role in self.all_roles() {
             self.with(role, Process::resume)?;
             self.start_role(role)?;
@@ -501,6 +542,10 @@ impl Drop for Site {
     fn drop(&mut self) {
         self.folder.disable_cleanup(self.keep.load(Ordering::Relaxed));
         lock(&self.roles).clear();
+        // Before the folder goes: its mount points lead to what the server serves.
+        if let Some(Err(e)) = self.nas.as_ref().map(|nas| lock(nas).end()) {
+            eprintln!("taking the mounts away: {e:#}");
+        }
         let mut cluster = lock(&self.cluster);
         cluster.resume();
         if let Err(e) = cluster.stop(Stop::Immediate) {
@@ -509,18 +554,37 @@ impl Drop for Site {
     }
 }
 
-/// A started server; with `tcp` it listens for the networks of the site.
-fn server(folder: &Path, tcp: bool) -> Result<Cluster> {
-    let mut cluster = Cluster::open(folder, ClusterOptions { volatile: true })?;
-    if tcp {
-        append(
-            &folder.join("data/postgresql.auto.conf"),
-            &format!("listen_addresses = '{}'\n", net::SERVER),
-        )?;
+/// A new server that listens nowhere yet; networks of a site may log in with a password.
+pub fn fresh_server(folder: &Path, options: &SiteOptions) -> Result<Cluster> {
+    let cluster = Cluster::open(folder, ClusterOptions { volatile: true })?;
+    if net::is_inside() {
         append(&folder.join("data/pg_hba.conf"), "host all all 10.213.0.0/16 scram-sha-256\n")?;
     }
-    cluster.start()?;
+    if options.backups {
+        let settings = "wal_level = replica\nmax_wal_senders = 4\n";
+        append(&folder.join("data/postgresql.auto.conf"), settings)?;
+    }
     Ok(cluster)
+}
+
+/// Says whether the server in `folder` listens for the networks of a site from its next start
+/// on. Its socket is there either way.
+pub fn listen(folder: &Path, on: bool) -> Result<()> {
+    let addresses = if on { net::SERVER } else { "" };
+    append(
+        &folder.join("data/postgresql.auto.conf"),
+        &format!("listen_addresses = '{addresses}'\n"),
+    )
+}
+
+/// Runs a command to its end and gives what it printed.
+pub fn done(mut command: Command) -> Result<String> {
+    let name = command.get_program().display().to_string();
+    let out = command.output().with_context(|| format!("starting {name}"))?;
+    if !out.status.success() {
+        bail!("{name} ended with {}: {}", out.status, String::from_utf8_lossy(&out.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
 fn append(path: &Path, text: &str) -> Result<()> {

@@ -13,6 +13,7 @@ use trix_model::{AttemptId, Epoch, TaskId};
 use super::audit;
 use super::client::{Client, Consumer, Journal, Load, LoadOptions};
 use super::report::Report;
+use super::restore::{Fate, Lost};
 use super::site::{PATIENCE, Role, Site, SiteOptions, lock, pause};
 use crate::rng::Rng;
 
@@ -39,6 +40,8 @@ pub struct Trial {
     pub rng: Rng,
     /// The report as it grows.
     pub report: Report,
+    /// Histories that restores have cut off.
+    pub lost: Vec<Lost>,
     order: Order,
     load: Option<Load>,
     consumers: Vec<Consumer>,
@@ -74,6 +77,7 @@ impl Trial {
             journal,
             rng,
             report: Report::new(row, order.seed),
+            lost: Vec::new(),
             order,
             load,
             consumers,
@@ -157,6 +161,19 @@ impl Trial {
         self.meter.total()
     }
 
+    /// Lets the load submit nothing more; what is under way goes on.
+    pub async fn hush(&mut self) -> Result<()> {
+        match self.load.take() {
+            Some(load) => load.stop().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Starts another load behind one that was hushed.
+    pub fn reload(&mut self, load: LoadOptions) {
+        self.load = Some(Load::start(self.site.clone(), self.journal.clone(), load, &mut self.rng));
+    }
+
     /// Waits for every role that was to come back.
     pub async fn everybody_back(&mut self) -> Result<()> {
         while let Some(back) = self.comebacks.join_next().await {
@@ -168,9 +185,7 @@ impl Trial {
     /// Heals, waits until all is done and quiet, and looks at everything.
     pub async fn finish(mut self) -> Result<Report> {
         let faults_s = self.begun.elapsed().as_secs_f64();
-        if let Some(load) = self.load.take() {
-            load.stop().await?;
-        }
+        self.hush().await?;
         self.everybody_back().await?;
         self.say(|| "healing".to_owned());
         self.site.heal().await?;
@@ -188,13 +203,18 @@ impl Trial {
         for consumer in std::mem::take(&mut self.consumers) {
             consumed.push(consumer.finish().await?);
         }
-        let wrong = audit::all(&self.site, &self.journal, &consumed).await?;
+        let wrong = audit::all(&self.site, &self.journal, &consumed, &self.lost).await?;
         self.report.violations.extend(wrong);
+        self.fates().await?;
         self.figures(jobs, faults_s).await?;
         self.meter.stop();
 
         let wrong = self.site.end_roles().await;
         self.report.violations.extend(wrong.into_iter().map(|w| format!("I16: {w}")));
+        if self.site.has_nas() {
+            let bare = self.site.nas(|nas| nas.end())?;
+            self.report.violations.extend(bare.iter().map(|b| format!("I11: bare: {b}")));
+        }
         let left = self.site.processes();
         let left = left.iter().map(|p| format!("I16: process {:?} is left: {}", p.name, p.line));
         self.report.violations.extend(left);
@@ -210,28 +230,32 @@ impl Trial {
     }
 
     /// Waits until every job is over. A job that failed because its tasks were killed too
-    /// often is taken up again, as its operator would.
+    /// often is taken up again, as its operator would; and after a restore, one that found a
+    /// version of the lost history in its way, as often as there are such versions.
     async fn end_of_jobs(&mut self, client: &Client) -> Result<usize> {
         const OPEN: &str =
             "select count(*) from job where state not in ('succeeded', 'failed', 'cancelled')";
         // What was killed too often is in quarantine, for its operator to look at.
-        const KILLED: &str = "select j.id from job j where j.state = 'failed' \
-            and exists (select from task t where t.job_id = j.id and t.state = 'quarantined') \
-            and not exists (select from task t where t.job_id = j.id and t.state = 'failed')";
+        const STOPPED: &str = "select j.id from job j where j.state = 'failed' \
+            and not exists (select from task t where t.job_id = j.id and t.state = 'failed' \
+                and (t.failure->>'code' is distinct from 'publish_conflict' \
+                    or not exists (select from event_log where kind = 'adopted'))) \
+            and exists (select from task t where t.job_id = j.id \
+                and t.state in ('failed', 'quarantined'))";
         let begun = Instant::now();
         let mut patience = (
             self.site.number("select count(*) from task where state in ('done')").await?,
             Instant::now(),
         );
         loop {
-            for row in self.site.rows(KILLED).await? {
+            for row in self.site.rows(STOPPED).await? {
                 let job = row["id"].as_i64().context("a job without a number")?;
                 if client.retry(job).await? {
                     self.say(|| format!("job {job} is taken up again"));
                     *self.report.figures.entry("jobs retried".to_owned()).or_default() += 1.0;
                 }
             }
-            if self.site.number(OPEN).await? == 0 && self.site.rows(KILLED).await?.is_empty() {
+            if self.site.number(OPEN).await? == 0 && self.site.rows(STOPPED).await?.is_empty() {
                 break;
             }
             // As long as something gets done it may take as long as it takes.
@@ -275,6 +299,22 @@ impl Trial {
         }
     }
 
+    /// What became of the histories that restores have cut off.
+    async fn fates(&mut self) -> Result<()> {
+        let mut sum = Fate::default();
+        for lost in &self.lost {
+            let (wrong, fate) = lost.wrong(&self.site).await?;
+            self.report.violations.extend(wrong);
+            sum.adopted += fate.adopted;
+            sum.flagged += fate.flagged;
+        }
+        if !self.lost.is_empty() {
+            self.report.figure("lost versions adopted", sum.adopted as f64);
+            self.report.figure("lost versions flagged", sum.flagged as f64);
+        }
+        Ok(())
+    }
+
     async fn figures(&mut self, jobs: usize, faults_s: f64) -> Result<()> {
         let count = |query: &'static str| self.site.number(query);
         let tasks = count("select count(*) from task where state in ('done', 'skipped')").await?;
@@ -282,8 +322,9 @@ impl Trial {
         let lost = count("select count(*) from attempt where state = 'lost'").await?;
         let refused = count("select count(*) from event_log where kind = 'result.refused'").await?;
         let marked = count("select count(*) from event_log where kind = 'worker.lost'").await?;
-        let leaders = count("select epoch from leader").await?;
-        let events = count("select head from event_head").await?;
+        // Adoption leaps over numbers that nobody had.
+        let leaders = count("select epoch % 4294967296 from leader").await?;
+        let events = count("select count(*) from event_log").await?;
         self.report.tasks = tasks as u64;
         let slowest = self.journal.calls().iter().map(|c| c.took_ms).max().unwrap_or_default();
         for (name, value) in [

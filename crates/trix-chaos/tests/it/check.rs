@@ -1,8 +1,10 @@
 //! The checker of installations: a healthy one passes, and each planted violation is found
 //! by the invariant that it breaks.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use sha2::Digest as _;
 use trix_chaos::check::install::{Submitted, tree_digest};
 use trix_chaos::check::{Journals, Mounted, Report, check};
 use trix_chaos::replay::trace;
@@ -60,6 +62,7 @@ impl Installation {
             golden: Some(
                 (snapshot.files.iter()).map(|f| (format!("out:{}", f.path), f.sha256)).collect(),
             ),
+            left_by_restores: BTreeMap::new(),
             sources: Some([(sources.clone(), tree_digest(&sources).unwrap())].into()),
             bare: Some(vec![folder.path().join("bare")]),
             canaries: Some(vec!["a secret that nobody says".into()]),
@@ -250,6 +253,47 @@ async fn a_healthy_installation_passes_and_each_planted_violation_is_found() {
     it.assert_broken("I20").await;
     it.journals = whole;
     it.assert_clean("journals").await;
+}
+
+#[tokio::test]
+async fn what_an_adoption_leaps_over_is_no_hole_and_every_other_leap_is() {
+    let mut it = Installation::new().await;
+    it.db.adopt().await.unwrap();
+    while it.db.sequence_events().await.unwrap().count > 0 {}
+    // The trail has the adoption, and consumers of the old log were told to begin anew.
+    it.journals.mutations = Some(2);
+    it.journals.consumers = None;
+    it.assert_clean("an adoption").await;
+    for (rule, plant, undo) in [
+        (
+            "I4",
+            "update task set epoch = epoch + 4294967296",
+            "update task set epoch = epoch - 4294967296",
+        ),
+        (
+            "I12",
+            "update event_log set kind = 'note' where kind = 'adopted'",
+            "update event_log set kind = 'adopted' where kind = 'note'",
+        ),
+    ] {
+        it.test.execute(plant).await.unwrap();
+        it.assert_broken(rule).await;
+        it.test.execute(undo).await.unwrap();
+        it.assert_clean(rule).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_lost_history_left_on_a_share_stays_as_it_was() {
+    let mut it = Installation::new().await;
+    let left = it.path("out/films/left.mp4");
+    write(&left, "left");
+    it.assert_broken("I8").await;
+    let sha256 = Digest(sha2::Sha256::digest("left").into());
+    it.journals.left_by_restores.insert("out:films/left.mp4".into(), sha256);
+    it.assert_clean("it was noted").await;
+    write(&left, "overwritten");
+    it.assert_broken("I8").await;
 }
 
 #[tokio::test]

@@ -254,6 +254,11 @@ async fn an_adopted_database_is_another_cluster_whose_numbers_never_repeat() {
     r.results = vec![result(c.attempt, ok(&c))];
     let SyncReply::Marked { incarnation } = w.db.sync(r).await.unwrap() else { panic!() };
     assert_eq!(incarnation, fresh);
+    let trail = w.db.audit_trail(None, 10).await.unwrap();
+    assert_eq!(trail[0].entry.action, "database.adopt");
+    assert_eq!(trail[0].entry.detail["incarnation"], fresh.to_string());
+    assert_ne!(trail[0].before, trail[0].after);
+    assert_eq!(w.db.audit_verify().await.unwrap(), None);
     // The old leader is over.
     assert!(matches!(w.leader.tend().await, Err(trix_db::DbError::NotLeader { .. })));
     let a = w.worker("a").await;
@@ -266,6 +271,7 @@ async fn an_adopted_database_is_another_cluster_whose_numbers_never_repeat() {
     while w.db.sequence_events().await.unwrap().count > 0 {}
     let events = w.db.events(head, None, 5000).await.unwrap();
     assert!(events.iter().any(|e| e.kind == "adopted"));
+    assert!(events.iter().any(|e| e.kind == "worker.gone"));
     assert_eq!(events[0].seq, head + (1 << 32) + 1);
     let next = w.submit("next", plan0("next")).await;
     assert!(next.0 > job.0 + 1_000_000);

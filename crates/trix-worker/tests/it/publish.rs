@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+use trix_db::operate::Scope;
 use trix_db::worker::StoreFuture;
 use trix_db::{
     Credentials, Db, DbError, Manifest, Publication, RegisterRequest, Registered, Resources,
@@ -234,6 +235,40 @@ async fn an_archive_copy_is_the_delivery_bit_by_bit_and_its_manifest_proves_it()
     let proof = &manifest["files"][0]["source"];
     assert_eq!(proof["location"], "in:film.mov", "{manifest}");
     assert!(proof["hashes"]["md5"].is_string(), "{manifest}");
+    site.no_debris();
+    worker.term();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_was_published_before_the_database_was_restored_is_taken_from_its_place() {
+    let database = TestDb::new().await.unwrap();
+    let mut site = Site::new(database.url()).await;
+    let worker = site.worker("one", 1000).await;
+    let publishing = Scope::Kind("publish".into());
+    site.db.hold(&publishing, "until the file was moved").await.unwrap();
+    let (plan0, plan1) = archive(&site, "film", sha256(&site));
+    let job = site.submit_plans("film", plan0, plan1).await;
+    site.state(job, "archive/copy", TaskState::Done).await;
+    // What the database does not know of: the file is in its place already, and a version
+    // with other bytes of the same length stands before it.
+    let stage = site.names("out/.trix/stage").remove(0);
+    let staged = site.path("out/.trix/stage").join(stage).join("source");
+    let source = std::fs::read(&staged).unwrap();
+    for version in ["v1", "v2"] {
+        std::fs::create_dir_all(site.path("out/archive/film").join(version)).unwrap();
+    }
+    std::fs::write(site.path("out/archive/film/v1/film.mov"), vec![b'x'; source.len()]).unwrap();
+    std::fs::rename(&staged, site.path("out/archive/film/v2/film.mov")).unwrap();
+    assert!(site.db.lift(&publishing).await.unwrap());
+    // Its version is not the database's first: that one is somebody else's, and stays.
+    site.state(job, "publish/archive", TaskState::Failed).await;
+    let attempts = site.attempts(job, "publish/archive").await;
+    assert_eq!(attempts.last().unwrap().failure.as_ref().unwrap().code, "publish_conflict");
+    site.db.retry(job).await.unwrap();
+    site.done(job).await;
+    assert_eq!(std::fs::read(site.path("out/archive/film/v2/film.mov")).unwrap(), source);
+    assert!(site.path("out/archive/film/v2/manifest.json").exists());
+    assert_eq!(site.names("out/archive/film"), ["v1", "v2"]);
     site.no_debris();
     worker.term();
 }
