@@ -392,4 +392,3 @@ impl Bitten {
         row
     }
 }
-}

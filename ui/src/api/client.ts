@@ -115,13 +115,12 @@ export const api = {
     taken(client.POST("/api/v1/jobs/{id}/cancel", { params: { path: { id } } })),
   retry: (id: number) =>
     taken(client.POST("/api/v1/jobs/{id}/retry", { params: { path: { id } } })),
-  pause: (id: number) => taken(client.POST("/api/v1/jobs/{id}/pause", { params: { path: { id } } })),
+  pause: (id: number) =>
+    taken(client.POST("/api/v1/jobs/{id}/pause", { params: { path: { id } } })),
   resume: (id: number) =>
     taken(client.POST("/api/v1/jobs/{id}/resume", { params: { path: { id } } })),
   setPriority: (id: number, band: number) =>
-    taken(
-      client.PUT("/api/v1/jobs/{id}/priority", { params: { path: { id } }, body: { band } }),
-    ),
+    taken(client.PUT("/api/v1/jobs/{id}/priority", { params: { path: { id } }, body: { band } })),
   explainJob: (id: number, signal: AbortSignal) =>
     taken(client.GET("/api/v1/jobs/{id}/explain", { params: { path: { id } }, signal })),
   explainTask: (id: number, signal: AbortSignal) =>

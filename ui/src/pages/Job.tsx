@@ -1,6 +1,7 @@
 // One job: how it stands, what it did, what came out of it.
 
 import { Button, Menu, Modal, Tabs } from "@mantine/core";
+import { notifications } from "@mantine/notifications";
 import {
   IconArrowsSort,
   IconPlayerPause,
@@ -8,7 +9,6 @@ import {
   IconPlayerStop,
   IconReload,
 } from "@tabler/icons-react";
-import { notifications } from "@mantine/notifications";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate, useParams, useSearch } from "@tanstack/react-router";
 import { useEffect, useState } from "react";
@@ -223,7 +223,7 @@ function Commands({ job }: { job: Schemas["Job"] }) {
   });
   // These take nothing away, so nobody is asked whether he means it.
   const gentle = useMutation({
-    mutationFn: (what: "pause" | "resume" | number) =>
+    mutationFn: (what: "pause" | "resume" | number): Promise<unknown> =>
       what === "pause"
         ? api.pause(job.id)
         : what === "resume"

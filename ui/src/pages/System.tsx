@@ -378,7 +378,7 @@ function NodeMenu({ node }: { node: Node }) {
       {asking && (
         <Reason
           title={asking === "drain" ? `Drain ${node.name}?` : `Close ${node.name}?`}
-          action={asking === "drain" ? "Drain" : "Close"}
+          action={asking === "drain" ? "Drain the node" : "Close the node"}
           pending={close.isPending}
           onClose={() => setAsking(undefined)}
           onDone={(reason) => close.mutate(reason)}

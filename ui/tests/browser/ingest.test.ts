@@ -335,12 +335,18 @@ describe("what goes wrong", () => {
   it("closes a node, pauses everything, and opens both again", async () => {
     const job = page.url();
     await go("system");
-    await page.getByRole("button", { name: /^Commands for/ }).first().click();
+    await page
+      .getByRole("button", { name: /^Commands for/ })
+      .first()
+      .click();
     await page.getByRole("menuitem", { name: "Close it for new work" }).click();
     await page.getByLabel("Why").fill("a disk is changed");
-    await page.getByRole("dialog").getByRole("button", { name: "Close", exact: true }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Close the node" }).click();
     await shown(page.getByRole("table", { name: "Nodes" }).getByText("Closed"));
-    await page.getByRole("button", { name: /^Commands for/ }).first().click();
+    await page
+      .getByRole("button", { name: /^Commands for/ })
+      .first()
+      .click();
     await page.getByRole("menuitem", { name: "Open it again" }).click();
     await shown(page.getByRole("table", { name: "Nodes" }).getByText("Active"));
 
