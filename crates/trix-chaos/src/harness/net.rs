@@ -138,6 +138,9 @@ impl Net {
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
         let (link, address) = (link(n), address(n));
+        // The kernel takes an earlier site's link away some time after its namespace is gone.
+        // Mostly there is none, and if one stays, adding the new one fails in the next line.
+        let _ = ip(&format!("link del {link}"));
         ip(&format!("link add {link} type veth peer name eth0 netns {pid}"))?;
         ip(&format!("addr add {SERVER} peer {address} dev {link}"))?;
         ip(&format!("link set {link} up"))?;
