@@ -16,7 +16,7 @@ const WIDTH: u32 = 320;
 const HEIGHT: u32 = 176;
 const FRAMES: u32 = 24;
 
-/// What is encoded, and the BLAKE3 digest of all that comes out.
+/// What is encoded.
 const QUESTIONS: [Question; 2] = [
     Question {
         variant: VideoVariant::X264_8,
@@ -54,7 +54,7 @@ struct Question {
     params: &'static [(&'static str, &'static str)],
 }
 
-/// The answer of a machine that is well.
+/// The answer of a machine that is well: the BLAKE3 digest of all that comes out.
 const ANSWER: &str = "a36295338a06e61bbe28df8c92320dcb5ae0e11bb51c5924cbfaa11a393d811e";
 
 /// What this machine answers, and what it should.

@@ -137,18 +137,16 @@ async fn database(config: &Config, report: &mut Report) {
         Ok(url) => url,
         Err(e) => return report.fail(what, format!("{e:#}"), "start trix up, or set database.url"),
     };
-    let opened = Db::open(&url, up::times(config));
-    let overview = match &opened {
-        Ok(db) => db.overview().await,
+    let db = match Db::open(&url, up::times(config)) {
+        Ok(db) => db,
         Err(e) => return report.fail(what, e.to_string(), "correct database.url"),
     };
-    let (db, overview) = match (opened, overview) {
-        (Ok(db), Ok(overview)) => (db, overview),
-        (_, Err(e)) => {
+    let overview = match db.overview().await {
+        Ok(overview) => overview,
+        Err(e) => {
             let mend = if e.is_unavailable() { "start the server" } else { "run trix migrate" };
             return report.fail(what, words(e), mend);
         }
-        (Err(e), _) => return report.fail(what, e.to_string(), "correct database.url"),
     };
     let (has, wants) = (overview.schema_version, Db::newest_schema());
     match has.cmp(&wants) {
