@@ -53,8 +53,20 @@ fn defaults(p: &mut sys::x265_param, config: &VideoConfig, pools: &CStr) -> Resu
     (p.fpsNum, p.fpsDenom) =
         parts.ok_or_else(|| unsupported(format!("frame rate {rate}: both parts are 32 bit")))?;
     fit_coding_units(p, config);
+    if starves_its_filter(p) {
+        p.bEnableWavefront = 0;
+    }
     signal(p, config);
     Ok(())
+}
+
+/// True of a picture for which x265 waits for ever as soon as its rows run side by side. The
+/// filter of row 0 is begun by row 1, or by row 2 where SAO looks at what was not deblocked;
+/// a picture of two rows has no row 2.
+fn starves_its_filter(p: &sys::x265_param) -> bool {
+    let rows = (p.sourceHeight as u32).div_ceil(p.maxCUSize);
+    let two_behind = p.bEnableSAO != 0 && (p.bSaoNonDeblocked != 0 || p.bEnableLoopFilter == 0);
+    two_behind && rows == 2
 }
 
 /// x265 refuses pictures below one coding tree unit; smaller units code them.

@@ -939,6 +939,10 @@ const X264_OWNED: &[Owned] = &[
     Owned { names: &["preset", "tune"], reason: "it has its own key in the profile" },
 ];
 
+/// How far x265 searches for motion. It takes 32767 itself, and then counts half as far again in
+/// 16 bits (me=umh): the search leaves the picture, and the process dies.
+const X265_REACH: Kind = int(0, 16_384);
+
 macro_rules! x265_table {
     (peak: $peak:expr, crf_min: $crf_min:expr, profiles: $profiles:expr) => {
         &[
@@ -961,7 +965,7 @@ macro_rules! x265_table {
             p("limit-tu", int(0, 4)),
             p("me", Kind::Choice(&["dia", "hex", "umh", "star", "sea", "full"])),
             p("subme", int(0, 7)),
-            p("merange", int(0, 32_767)),
+            p("merange", X265_REACH),
             p("hme", SWITCH),
             p(
                 "hme-search",
@@ -971,7 +975,7 @@ macro_rules! x265_table {
                     max: 3,
                 },
             ),
-            p("hme-range", Kind::List { of: &int(0, 32_767), min: 3, max: 3 }),
+            p("hme-range", Kind::List { of: &X265_REACH, min: 3, max: 3 }),
             p("rect", SWITCH),
             p("amp", SWITCH),
             p("max-merge", int(1, 5)),
