@@ -9,8 +9,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
+use trix_model::path::fold;
 use trix_model::{Failure, JobId, Key, TaskId, WorkerId};
-use trix_plan::task::Plan;
+use trix_plan::task::{Plan, TaskSpec};
 
 use crate::error::DbError;
 use crate::handle::{Db, run};
@@ -203,6 +204,17 @@ impl Seat {
     }
 }
 
+/// Where a plan publishes, as `append_plan_v1` compares it.
+fn targets(plan: &Plan) -> Vec<Value> {
+    (plan.tasks.iter())
+        .filter_map(|task| match &task.spec {
+            TaskSpec::Publish(publish) => Some(publish),
+            _ => None,
+        })
+        .map(|p| json!({ "share": p.share, "target": p.target, "folded": fold(p.target.as_str()) }))
+        .collect()
+}
+
 impl Leader {
     /// Its epoch.
     pub fn epoch(&self) -> i64 {
@@ -221,11 +233,12 @@ impl Leader {
     }
 
     /// Appends plan 1; tasks whose outputs all exist are done at once. False when
-    /// the job has one already or is not open any more.
+    /// the job has one already or is not open any more. A target that some file system takes
+    /// for that of another title is refused as a conflict, `name_taken`.
     pub async fn append_plan(&self, job: JobId, plan: &Plan) -> Result<bool, DbError> {
         let args = json!({
             "epoch": self.epoch, "job": job, "engine": plan.engine,
-            "tasks": crate::jobs::inserts(plan),
+            "tasks": crate::jobs::inserts(plan), "targets": targets(plan),
         });
         self.db.one(&sql::APPEND_PLAN, &args).await
     }

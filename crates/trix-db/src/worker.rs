@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use trix_model::{
     AttemptId, Digest, Failure, JobId, Key, Progress, RelPath, ShareName, WorkerId,
+    path::fold,
     state::{NodeState, PublicationState},
 };
 use trix_plan::task::{Cost, Output, TaskResult, TaskSpec};
-use unicode_normalization::UnicodeNormalization;
 use uuid::Uuid;
 
 use crate::error::DbError;
@@ -394,7 +394,8 @@ struct OfAttempt<'a, T> {
 #[derive(Serialize)]
 struct PrepareManifest {
     manifest: Manifest,
-    /// Per file the name under which two paths count as one: NFC, lower case.
+    /// The target and, per file, the name as [`fold`] gives them: what counts as one path.
+    folded_target: String,
     folded: Vec<String>,
 }
 
@@ -426,7 +427,8 @@ impl WorkerStore for Db {
     ) -> StoreFuture<'_, Publication> {
         Box::pin(async move {
             let folded = manifest.files.iter().map(|f| fold(f.name.as_str())).collect();
-            let more = PrepareManifest { manifest, folded };
+            let folded_target = fold(manifest.target.as_str());
+            let more = PrepareManifest { manifest, folded_target, folded };
             self.one(&sql::PREPARE, &OfAttempt { me: &me, attempt, more }).await
         })
     }
@@ -484,9 +486,4 @@ impl WorkerStore for Db {
     fn follow_work(&self, on: OnWorkHint) -> Pin<Box<dyn Future<Output = Infallible> + Send + '_>> {
         Box::pin(Db::follow_work(self, on))
     }
-}
-
-/// The form in which two names count as one on a case-insensitive share.
-fn fold(name: &str) -> String {
-    name.nfc().flat_map(char::to_lowercase).nfc().collect()
 }

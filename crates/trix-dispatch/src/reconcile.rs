@@ -133,6 +133,9 @@ async fn plan_job(leader: &Leader, job: JobToPlan) -> Result<(), DbError> {
                 }
                 return Ok(());
             }
+            Err(DbError::Conflict { code, message, .. }) if code == "name_taken" => {
+                Failure::request("name_taken", message)
+            }
             // The database found the plan to be no plan.
             Err(e @ DbError::Conflict { .. }) => Failure::bug(e.to_string()),
             Err(e) => return Err(e),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use unicode_normalization::UnicodeNormalization;
 
 /// Why a path was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -168,6 +169,14 @@ macro_rules! as_text {
 }
 as_text!(ShareName, RelPath, SharePath);
 
+/// A path as file systems that ignore case and Unicode form compare it. Two paths that fold to
+/// the same text must not both be published on a share.
+pub fn fold(path: &str) -> String {
+    // Upper case first, so that letters with several lower-case forms (ς, ſ) and those that
+    // grow in upper case (ß) meet.
+    path.nfd().flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfc().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,5 +193,21 @@ mod tests {
         assert_eq!(p.path.file_name(), "имя с пробелом 🎬.mov");
         assert!("IN:x".parse::<SharePath>().is_err());
         assert!("no-share".parse::<SharePath>().is_err());
+    }
+
+    #[test]
+    fn names_that_a_file_system_takes_for_one_fold_alike() {
+        for (a, b) in [
+            ("Film", "film"),
+            ("ФИЛЬМ", "фильм"),
+            ("\u{e9}", "E\u{301}"),
+            ("\u{c5}", "\u{212b}"),
+            ("straße", "STRASSE"),
+            ("ς", "Σ"),
+            ("ﬁ", "FI"),
+        ] {
+            assert_eq!(fold(a), fold(b), "{a:?} and {b:?}");
+        }
+        assert_ne!(fold("film"), fold("films"));
     }
 }

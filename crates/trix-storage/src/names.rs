@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use trix_model::path::fold;
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
@@ -131,14 +132,6 @@ fn special_latin(c: char) -> Option<&'static str> {
         'ı' => "i",
         _ => return None,
     })
-}
-
-/// A path as file systems that ignore case and Unicode form compare it. Two paths that fold to
-/// the same text must not both be published on a share.
-pub fn fold(path: &str) -> String {
-    // Upper case first, so that letters with several lower-case forms (ς, ſ) and those that
-    // grow in upper case (ß) meet.
-    path.nfd().flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfc().collect()
 }
 
 /// Fails if two of the names are one name on some file system, or if one would have to be a

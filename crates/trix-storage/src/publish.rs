@@ -13,13 +13,14 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 use trix_model::digest::SourceHashes;
+use trix_model::path::fold;
 use trix_model::{Digest, Failure, JobId, MediaDescription, RelPath, ShareName, SharePath};
 use uuid::Uuid;
 
 use crate::dir::{Dir, SourceFile};
 use crate::error::{Result, StorageError};
 use crate::fixity::{PublishDigests, PublishHasher, drain, publish_digests_of};
-use crate::names;
+use crate::names::refuse_collisions;
 use crate::share::WritableShare;
 use crate::stage::{Stage, StageName, is_staged, refuse_own};
 
@@ -380,7 +381,7 @@ impl<'a> Publisher<'a> {
     fn stage_all(&self, request: Request, progress: OnProgress<'_>) -> Result<Draft> {
         let dir = self.share.dir();
         let names: Vec<&str> = request.items.iter().map(|i| i.name.as_str()).collect();
-        names::refuse_collisions(names.iter().copied().chain([MANIFEST]))?;
+        refuse_collisions(names.iter().copied().chain([MANIFEST]))?;
         refuse_own(&request.target)?;
         let mut copies = 0u64;
         let mut total = 0u64;
@@ -715,7 +716,7 @@ fn marker_rename(dir: &Dir, from: &RelPath, to: &RelPath, owner: &str) -> Result
 }
 
 fn marker_folder(to: &RelPath) -> Result<RelPath> {
-    let name = blake3::hash(names::fold(to.as_str()).as_bytes()).to_hex();
+    let name = blake3::hash(fold(to.as_str()).as_bytes()).to_hex();
     Ok(format!(".trix/moving/{name}").parse()?)
 }
 
@@ -896,7 +897,7 @@ impl<'a> FolderFence<'a> {
         let target = &draft.publication.target;
         let folder: RelPath = format!(
             ".trix/publications/{}",
-            blake3::hash(names::fold(target.as_str()).as_bytes()).to_hex()
+            blake3::hash(fold(target.as_str()).as_bytes()).to_hex()
         )
         .parse()?;
         dir.make_dirs(&folder)?;

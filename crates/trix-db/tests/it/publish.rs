@@ -124,6 +124,27 @@ async fn names_that_differ_only_in_case_are_refused() {
 }
 
 #[tokio::test]
+async fn targets_that_a_file_system_takes_for_one_are_refused() {
+    let w = World::new().await;
+    // One each: a worker that is asked for what it runs would go on with it.
+    let (a, b, c) = (w.worker("a").await, w.worker("b").await, w.worker("c").await);
+    // The letters of the one are composed, one of the other is not.
+    let (_, c1, p1) = at_publish(&w, &a, "\u{e9}t\u{e9}").await;
+    let (_, c2, p2) = at_publish(&w, &b, "E\u{301}T\u{c9}").await;
+    w.db.prepare_publication(a.me.clone(), c1.attempt, manifest(&p1)).await.unwrap();
+    let r = w.db.prepare_publication(b.me.clone(), c2.attempt, manifest(&p2)).await;
+    let Err(DbError::Conflict { code, .. }) = r else { panic!("{r:?}") };
+    assert_eq!(code, "name_taken");
+    // A third is not even begun.
+    let job = w.submit("third", plan0("third")).await;
+    c.run_all(&w.db).await;
+    let r = w.leader.append_plan(job, &plan1("\u{c9}t\u{e9}")).await;
+    let Err(DbError::Conflict { code, message, .. }) = r else { panic!("{r:?}") };
+    assert_eq!(code, "name_taken");
+    assert!(message.contains("films/\u{e9}t\u{e9}"), "{message}");
+}
+
+#[tokio::test]
 async fn a_conflict_stops_for_good_and_a_retry_takes_the_next_version() {
     let w = World::new().await;
     let a = w.worker("a").await;
