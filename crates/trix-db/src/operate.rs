@@ -12,6 +12,7 @@ use trix_model::JobId;
 use trix_model::state::NodeState;
 use uuid::Uuid;
 
+use crate::access::Principal;
 use crate::error::DbError;
 use crate::handle::{Db, run};
 use crate::sql;
@@ -64,6 +65,18 @@ pub struct Retraction {
     pub job: JobId,
     /// False when an earlier call made it.
     pub created: bool,
+}
+
+/// A principal as those see it who share the fleet out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Who it is.
+    #[serde(flatten)]
+    pub principal: Principal,
+    /// Its share of the fleet beside others'; 100 is usual.
+    pub weight: u32,
+    /// Jobs of it that are not over.
+    pub open_jobs: u64,
 }
 
 impl Db {
@@ -139,6 +152,11 @@ impl Db {
     pub async fn set_weight(&self, principal: i64, weight: u32) -> Result<(), DbError> {
         let args = json!({ "principal": principal, "weight": weight });
         self.exec(&sql::SET_WEIGHT, &args).await
+    }
+
+    /// All principals with their shares of the fleet, by name.
+    pub async fn accounts(&self) -> Result<Vec<Account>, DbError> {
+        self.all(&sql::ACCOUNTS, &Value::Null).await
     }
 
     /// Takes a publication back: a job moves its files out of sight. The same

@@ -273,6 +273,11 @@ SLOTS "listing the limits of shares" "
     from (select $1::jsonb) a, share_slot o group by o.share, o.mode order by o.share, o.mode";
 SET_TRAITS "setting a node's traits" "select set_node_traits_v1($1)";
 SET_WEIGHT "setting a principal's weight" "select set_weight_v1($1)";
+ACCOUNTS "listing accounts" "
+    select principal_json(p) || jsonb_build_object('weight', p.weight, 'open_jobs',
+        (select count(*) from job j where j.principal_id = p.id
+            and j.state not in ('succeeded', 'failed', 'cancelled')))
+    from (select $1::jsonb) a, principal p where p.kind <> 'node' order by p.name";
 ADOPT "adopting a restored database" "select adopt_v1($1)";
 RETRACT "retracting a publication" "select retract_v1($1)";
 RETRACTED "recording a retraction" "select retracted_v1($1)";

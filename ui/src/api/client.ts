@@ -174,6 +174,15 @@ export const api = {
         ),
   system: (signal: AbortSignal) => taken(client.GET("/api/v1/system", { signal })),
 
+  accounts: (signal: AbortSignal) => taken(client.GET("/api/v1/accounts", { signal })),
+  setWeight: (name: string, weight: number) =>
+    taken(
+      client.PUT("/api/v1/accounts/{name}/weight", {
+        params: { path: { name } },
+        body: { weight },
+      }),
+    ),
+
   tokens: (signal: AbortSignal) => taken(client.GET("/api/v1/tokens", { signal })),
   createToken: (body: Schemas["NewToken"]) => taken(client.POST("/api/v1/tokens", { body })),
   revokeToken: (id: number) =>

@@ -99,6 +99,8 @@ export const queries = {
       queryFn: ({ signal }) => api.system(signal),
       refetchInterval: LOOK,
     }),
+  accounts: () =>
+    queryOptions({ queryKey: ["accounts"], queryFn: ({ signal }) => api.accounts(signal) }),
   tokens: () => queryOptions({ queryKey: ["tokens"], queryFn: ({ signal }) => api.tokens(signal) }),
 };
 

@@ -4,6 +4,40 @@
  */
 
 export interface paths {
+    "/api/v1/accounts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Accounts with their shares of the fleet. Admins only. */
+        get: operations["list_accounts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/accounts/{name}/weight": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Sets an account's share of the fleet. It counts for what is planned from now on. Admins only. */
+        put: operations["set_weight"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/attempts/{task}/{epoch}/log": {
         parameters: {
             query?: never;
@@ -679,6 +713,30 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description Somebody who submits jobs: a person or a program. */
+        Account: {
+            /** @description True when it cannot sign in any more. */
+            disabled: boolean;
+            /** @description Its name. */
+            name: string;
+            /**
+             * Format: int64
+             * @description Jobs of it that are not over.
+             */
+            open_jobs: number;
+            /** @description What it may do. */
+            role: components["schemas"]["Role"];
+            /**
+             * Format: int32
+             * @description Its share of the fleet while others have work of the same priority; 100 is usual.
+             */
+            weight: number;
+        };
+        /** @description All accounts. */
+        AccountList: {
+            /** @description By name. */
+            items: components["schemas"]["Account"][];
+        };
         /** @description One try at a task. */
         Attempt: {
             /**
@@ -1911,6 +1969,14 @@ export interface components {
             /** @description True when nothing is wrong. */
             valid: boolean;
         };
+        /** @description An account's share of the fleet. */
+        Weight: {
+            /**
+             * Format: int32
+             * @description Twice the weight of another is twice its share.
+             */
+            weight: number;
+        };
         /** @description One incarnation of a node's worker process. */
         Worker: {
             /**
@@ -1972,6 +2038,71 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    list_accounts: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The accounts. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AccountList"];
+                };
+            };
+            /** @description Not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    set_weight: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Name of the account */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Weight"];
+            };
+        };
+        responses: {
+            /** @description It has this weight. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Weight"];
+                };
+            };
+            /** @description Not done. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     attempt_log: {
         parameters: {
             query?: never;

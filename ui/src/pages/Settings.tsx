@@ -1,4 +1,4 @@
-// The account, how the interface looks, and tokens for programs.
+// The account, how the interface looks, tokens for programs, and shares of the fleet.
 
 import {
   Button,
@@ -21,6 +21,7 @@ import { Empty, ErrorNote, Loading, Note } from "../components/Messages";
 import { Badge, Tag } from "../components/State";
 import { Ago } from "../components/Time";
 import { ROLE, type Word } from "../words";
+import { Accounts } from "./Accounts";
 
 type Token = Schemas["Token"];
 
@@ -67,7 +68,10 @@ export function SettingsPage() {
           </div>
         </section>
         {me?.role === "admin" ? (
-          <Tokens />
+          <>
+            <Tokens />
+            <Accounts />
+          </>
         ) : (
           <section className="panel">
             <div className="panel-head">

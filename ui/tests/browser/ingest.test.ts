@@ -92,6 +92,8 @@ function watch(page: Page): void {
 const go = (path: string) => page.goto(`${service.origin}/interface/${path}`);
 const shown = (where: Locator, timeout = 20_000) => where.first().waitFor({ timeout });
 const row = (name: string) => page.locator("tr[data-row]", { hasText: name });
+const rowOf = (table: string, name: string) =>
+  page.getByRole("table", { name: table }).locator("tr[data-row]", { hasText: name });
 const state = (word: string) => page.locator(".job-title .badge", { hasText: word });
 
 /** Marks the page, so that a reload would be noticed. */
@@ -495,10 +497,22 @@ describe("the other pages", () => {
         headers: { authorization: `Bearer ${secret}` },
       });
     expect((await call()).status).toBe(200);
-    await row("delivery-bot").getByRole("button", { name: "Revoke" }).click();
+    await rowOf("Tokens", "delivery-bot").getByRole("button", { name: "Revoke" }).click();
     await page.getByRole("dialog").getByRole("button", { name: "Revoke" }).click();
-    await shown(row("delivery-bot").locator(".badge", { hasText: "Revoked" }));
+    await shown(rowOf("Tokens", "delivery-bot").locator(".badge", { hasText: "Revoked" }));
     expect((await call()).status).toBe(401);
+  });
+
+  it("give an account a larger share of the fleet", async () => {
+    await go("settings");
+    const weight = rowOf("Accounts", NAME).getByLabel(`Weight of ${NAME}`);
+    await weight.fill("300");
+    const set = page.getByRole("button", { name: `Set the weight of ${NAME}` });
+    await set.click();
+    // It goes as soon as the answer is there.
+    await set.waitFor({ state: "hidden" });
+    await page.reload();
+    await expect.poll(() => weight.inputValue()).toBe("300");
   });
 
   it("keep the chosen appearance", async () => {

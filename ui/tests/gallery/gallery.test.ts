@@ -146,6 +146,7 @@ async function mock(page: Page, world: World): Promise<void> {
     if (path === "/nodes") return json(made.NODES);
     if (path === "/system") return json(made.SYSTEM);
     if (path === "/tokens") return json(made.TOKENS);
+    if (path === "/accounts") return json(made.ACCOUNTS);
     const file = /^\/publications\/\d+\/files\/(.*)$/.exec(path);
     if (file) {
       const name = decodeURIComponent(file[1]!);

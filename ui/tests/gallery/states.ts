@@ -734,6 +734,14 @@ export const SYSTEM: Schemas["System"] = {
   workers: { active: 2, lost: 1 },
 };
 
+export const ACCOUNTS: Schemas["AccountList"] = {
+  items: [
+    { name: "delivery-bot", role: "operator", disabled: false, weight: 100, open_jobs: 3 },
+    { name: "intern", role: "viewer", disabled: true, weight: 100, open_jobs: 0 },
+    { name: "olga", role: "admin", disabled: false, weight: 300, open_jobs: 3 },
+  ],
+};
+
 export const TOKENS: Schemas["TokenList"] = {
   items: [
     {

@@ -1,5 +1,6 @@
 //! The routes under `/api/v1`, one file a noun: its types, then its handlers.
 
+pub mod accounts;
 pub mod attempts;
 pub mod events;
 pub mod explain;
@@ -34,6 +35,7 @@ use crate::state::App;
     tags(
         (name = "session", description = "Signing in and out"),
         (name = "tokens", description = "Tokens for programs"),
+        (name = "accounts", description = "Who submits, and their shares of the fleet"),
         (name = "shares", description = "Shares and what is on them"),
         (name = "profiles", description = "What is made of a source"),
         (name = "jobs", description = "Titles under way"),
@@ -81,6 +83,8 @@ pub fn api() -> OpenApiRouter<App> {
         .routes(routes!(session::set_up))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
+        .routes(routes!(accounts::list))
+        .routes(routes!(accounts::set_weight))
         .routes(routes!(shares::list))
         .routes(routes!(shares::entries))
         .routes(routes!(shares::set_slots))

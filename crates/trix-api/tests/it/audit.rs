@@ -210,6 +210,10 @@ async fn asked(service: &Service, admin: &As, operation: &str) -> Asked {
             };
             asked("hold.lift", of("kind"), of("kinds"))
         }
+        "set_weight" => {
+            let of = |weight: u32| put("/accounts/ann/weight", json!({ "weight": weight }));
+            asked("account.weight", of(300), of(0))
+        }
         new => panic!("{new} changes something: say here what is audited of it"),
     }
 }

@@ -124,6 +124,23 @@ pub enum Operate {
         #[command(flatten)]
         output: Output,
     },
+    /// List accounts with their shares of the fleet.
+    Accounts {
+        /// How the answer is printed.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Set an account's share of the fleet; twice the weight of another is twice its share.
+    Weight {
+        /// Name of the account.
+        account: String,
+        /// 100 is usual.
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        weight: u32,
+        /// How the answer is printed.
+        #[command(flatten)]
+        output: Output,
+    },
     /// Take a publication back: a job moves its files out of sight.
     Retract {
         /// Number of the publication.
@@ -254,6 +271,16 @@ pub async fn operate(config: &Config, command: Operate) -> anyhow::Result<()> {
             let line = format!("share {share}: read {}, write {}", limit(read), limit(write));
             (answer, Some(line), output)
         }
+        Operate::Accounts { output } => {
+            let answer = client.call(Method::GET, "/accounts", None).await?;
+            let lines = accounts(&answer);
+            (answer, Some(lines), output)
+        }
+        Operate::Weight { account, weight, output } => {
+            let path = format!("/accounts/{}/weight", segment(&account));
+            let answer = client.change(Method::PUT, &path, &json!({ "weight": weight })).await?;
+            (answer, Some(format!("account {account}: weight {weight}")), output)
+        }
         Operate::Retract { publication, output } => {
             let path = format!("/publications/{publication}/retract");
             let answer = client.change(Method::POST, &path, &json!({})).await?;
@@ -366,6 +393,25 @@ fn holds(answer: &Value) -> String {
     if lines.is_empty() { "nothing is paused".to_owned() } else { lines.join("\n") }
 }
 
+fn accounts(answer: &Value) -> String {
+    let all = || answer["items"].as_array().into_iter().flatten();
+    let name = |a: &Value| a["name"].as_str().unwrap_or_default().to_owned();
+    let widest = all().map(|a| name(a).chars().count()).max().unwrap_or_default();
+    all()
+        .map(|a| {
+            let role = a["role"].as_str().unwrap_or_default();
+            let disabled = if a["disabled"] == true { "  disabled" } else { "" };
+            format!(
+                "{:widest$}  {role:8}  weight {}, {} open jobs{disabled}",
+                name(a),
+                a["weight"],
+                a["open_jobs"]
+            )
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
 fn job_path(job: i64, verb: &str) -> String {
     format!("/jobs/{job}/{verb}")
 }
@@ -389,6 +435,17 @@ mod tests {
         assert_eq!(of(&["task", "34"]).unwrap(), Subject::Task(34));
         assert_eq!(of(&["node", "12"]).unwrap(), Subject::Node("12".into()));
         assert!(of(&["film"]).is_err() && of(&["node"]).is_err() && of(&["share", "in"]).is_err());
+    }
+
+    #[test]
+    fn accounts_stand_in_columns() {
+        let two = json!({ "items": [
+            { "name": "ann", "role": "admin", "disabled": false, "weight": 300, "open_jobs": 2 },
+            { "name": "delivery", "role": "service", "disabled": true, "weight": 100, "open_jobs": 0 },
+        ]});
+        let lines = "ann       admin     weight 300, 2 open jobs\n\
+                     delivery  service   weight 100, 0 open jobs  disabled";
+        assert_eq!(accounts(&two), lines);
     }
 
     #[test]
