@@ -848,6 +848,10 @@ async fn profile(app: &App, name: &str) -> Result<(i64, Profile), Problem> {
         use trix_db::catalog::ShareRole as R;
         let writable = |r: R| matches!(r, R::Output | R::Preview);
         if !shares.iter().any(|s| s.name == *share && writable(s.role)) {
+            // One of this machine's that was never in order is not in the database yet.
+            if let Some(watched) = app.shares.get(share) {
+                watched.usable("share_unavailable")?;
+            }
             let names = shares.iter().filter(|s| writable(s.role)).map(|s| s.name.as_str());
             return Err(Problem::new(
                 StatusCode::UNPROCESSABLE_ENTITY,

@@ -1,8 +1,10 @@
 //! Browsing source shares.
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use trix_storage::share::{Root, Roots};
+use trix_testkit::pg::TestDb;
 
-use crate::harness::{As, Service, problem, until};
+use crate::harness::{As, Service, problem, times, until};
 
 fn names(page: &Value) -> Vec<&str> {
     page["items"].as_array().unwrap().iter().map(|e| e["name"].as_str().unwrap()).collect()
@@ -121,5 +123,27 @@ async fn a_share_that_is_away_answers_503_and_comes_back_while_others_go_on() {
     until("the share is back", async || state("in").await["state"] == "ok").await;
     let page = service.read("/api/v1/shares/in/entries", &admin).await;
     assert_eq!(names(&page), ["a.mov"]);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_destination_that_was_never_in_order_is_named_with_its_reason() {
+    let keep = TestDb::new().await.unwrap();
+    let service = Service::with(keep.db_with(times()), |config| {
+        let moved = |root: &Root| Root { root: root.root.join("not-there"), role: root.role };
+        let all = config.shares.iter().map(|(name, root)| match name.as_str() {
+            "archive" => (name.clone(), moved(root)),
+            _ => (name.clone(), root.clone()),
+        });
+        config.shares = Roots::new(all.collect::<Vec<_>>());
+    })
+    .await;
+    service.wait_ready().await;
+    let admin = service.admin().await;
+    service.deliver("film.mov", b"no film, but a file");
+    let body = json!({ "source": "in:film.mov", "profile": "archive-and-ladder" });
+    let (status, answer) = service.submit(&admin, "k", &body).await;
+    assert_eq!((status.as_u16(), answer["code"].as_str()), (503, Some("share_unavailable")));
+    assert!(answer["title"].as_str().unwrap().contains("archive"), "{answer}");
     service.stop().await;
 }
