@@ -1,7 +1,8 @@
 """The job system: the queue, claims, hints, and a fleet of virtual nodes (`scripts/bench --fleet`).
 
 What is measured is done by `trix-chaos fleet`, on a PostgreSQL of its own; here it is told what to
-do, given the chunk times of a real encode, and its figures are collected.
+do, given the chunk times of a real encode, and its figures are collected. The film over two workers
+is the service itself at work, see `film`.
 """
 
 import json
@@ -9,13 +10,14 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import film as one_film
 from .clips import Title
 from .contestants import LADDERS, Stages, Trix
 from .machine import Machine, wait_until_quiet
 from .run import measure
 from .rounds import output_folder
 
-PARTS = ["queue", "claim", "idle", "virtual", "stragglers"]
+PARTS = ["queue", "claim", "idle", "virtual", "stragglers", "film"]
 
 # A trial shows that everything works, in a few minutes.
 SMALL = {
@@ -50,6 +52,9 @@ def run(parts: list[str], tools: Tools, trix: Trix, film: Title, work: Path, rou
     figures = {}
     for part in parts:
         print(f"\n== fleet: {part}", flush=True)
+        if part == "film":
+            figures[part] = one_film.run(trix, film, work, rounds, machine)
+            continue
         wait_until_quiet(machine)
         found = work / f"fleet-{part}.json"
         small = SMALL[part] if machine.trial else []
