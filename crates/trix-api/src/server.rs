@@ -19,6 +19,7 @@ use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetReques
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::trace::TraceLayer;
 use trix_db::Db;
+use trix_model::with_causes;
 use trix_storage::share::{ShareRole, ShareState};
 
 use crate::auth::Caller;
@@ -337,17 +338,6 @@ async fn first_steps(
             }
         }
     }
-}
-
-fn with_causes(e: &dyn std::error::Error) -> String {
-    let mut text = e.to_string();
-    let mut cause = e.source();
-    while let Some(c) = cause {
-        text.push_str(": ");
-        text.push_str(&c.to_string());
-        cause = c.source();
-    }
-    text
 }
 
 /// Writes shares that the database does not know, and takes over the markers of those that it does.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use trix_model::{ErrorClass, ErrorOrigin, Failure};
+use trix_model::{ErrorClass, ErrorOrigin, Failure, with_causes};
 
 /// A failed operation on the database.
 #[derive(Debug, thiserror::Error)]
@@ -171,15 +171,4 @@ impl From<DbError> for Failure {
             E::Sql { .. } | E::Decode { .. } | E::Migrate(_) => Failure::bug(message),
         }
     }
-}
-
-fn with_causes(e: &dyn std::error::Error) -> String {
-    let mut text = e.to_string();
-    let mut cause = e.source();
-    while let Some(c) = cause {
-        text.push_str(": ");
-        text.push_str(&c.to_string());
-        cause = c.source();
-    }
-    text
 }

@@ -19,7 +19,7 @@ pub mod time;
 
 pub use color::{ColorDescription, ContentLight, HdrMetadata, MasteringDisplay};
 pub use digest::{Digest, Key};
-pub use error::{ErrorClass, ErrorOrigin, Failure};
+pub use error::{ErrorClass, ErrorOrigin, Failure, with_causes};
 pub use finding::{Finding, Severity};
 pub use ids::{AttemptId, Epoch, JobId, NodeId, TaskId, WorkerId};
 pub use index::{PacketIndex, PlanningIndex};

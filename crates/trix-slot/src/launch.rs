@@ -16,13 +16,12 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
-use trix_model::{ErrorClass, ErrorOrigin, Failure, Progress};
+use trix_model::{ErrorClass, ErrorOrigin, Failure, Progress, with_causes};
 use trix_plan::task::TaskResult;
 
 use crate::cgroup::{Group, Groups};
 use crate::process::{LOOK, Process};
 use crate::sandbox::calls::REFUSED;
-use crate::slot::chain;
 use crate::wire::{
     Boxed, Frames, Hello, InputName, KnownAnswer, Limits, Order, Policy, SlotJob, SlotMessage,
     WIRE_VERSION, WireError, receive, send, send_descriptors,
@@ -100,6 +99,12 @@ pub enum LaunchError {
     },
 }
 
+/// Whom the slots of this process become: nobody, if it is root. A process that is not root
+/// has no other user to give them.
+pub fn slot_user() -> Option<(u32, u32)> {
+    rustix::process::geteuid().is_root().then_some((65534, 65534))
+}
+
 impl From<&LaunchError> for Failure {
     fn from(e: &LaunchError) -> Failure {
         let code = match e {
@@ -107,7 +112,7 @@ impl From<&LaunchError> for Failure {
             LaunchError::Sandbox { .. } => "sandbox",
             _ => "slot_spawn",
         };
-        Failure::new(ErrorClass::Transient, ErrorOrigin::Node, code, chain(e))
+        Failure::new(ErrorClass::Transient, ErrorOrigin::Node, code, with_causes(e))
     }
 }
 
@@ -489,7 +494,7 @@ impl Running {
                 ErrorClass::Transient,
                 ErrorOrigin::Node,
                 "slot_spawn",
-                format!("handing over the job: {}", chain(&e)),
+                format!("handing over the job: {}", with_causes(&e)),
             )),
         }
     }
@@ -565,7 +570,7 @@ impl Running {
                         break;
                     }
                     Err(e) => {
-                        on(Report::Log(&format!("trix: {}", chain(&e))));
+                        on(Report::Log(&format!("trix: {}", with_causes(&e))));
                         self.control.kill(KILLED_WIRE);
                         socket_open = false;
                         break;

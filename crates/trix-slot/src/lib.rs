@@ -22,7 +22,9 @@ mod slot;
 pub mod wire;
 
 pub use cgroup::Groups;
-pub use launch::{Control, Ended, LaunchError, Launcher, Outcome, Report, Running, SlotIo, Usage};
+pub use launch::{
+    Control, Ended, LaunchError, Launcher, Outcome, Report, Running, SlotIo, Usage, slot_user,
+};
 pub use sandbox::BoxError;
 pub use slot::{OpenedIo, slot_main};
 pub use wire::{

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, openat};
-use trix_model::{ErrorClass, ErrorOrigin, Failure, Progress};
+use trix_model::{ErrorClass, ErrorOrigin, Failure, Progress, with_causes};
 use trix_plan::task::{Output, TaskResult, TaskSpec};
 
 use crate::sandbox::{self, BoxError, Plan};
@@ -86,7 +86,7 @@ where
         Err(e) => {
             eprintln!(
                 "trix-media slot: {}\nThis command is started by a worker and talks to it on stdin.",
-                chain(&e)
+                with_causes(&e)
             );
             ExitCode::from(2)
         }
@@ -231,7 +231,7 @@ fn say_closed(
     };
     let boxed = match closed {
         Ok(boxed) => boxed,
-        Err(e) => return refuse(line, "sandbox", chain(&e)),
+        Err(e) => return refuse(line, "sandbox", with_causes(&e)),
     };
     let objection = policy.objection(&boxed);
     wire::send(&mut *line, &SlotMessage::Boxed { boxed })?;
@@ -315,16 +315,4 @@ fn panicked(panic: &(dyn Any + Send)) -> Failure {
 fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` takes an integer and does not return.
     unsafe { libc::_exit(code) }
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(e) = cause {
-        text.push_str(": ");
-        text.push_str(&e.to_string());
-        cause = e.source();
-    }
-    text
 }

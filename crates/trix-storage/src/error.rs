@@ -206,14 +206,7 @@ impl StorageError {
 
     /// The sentence with all its causes.
     pub fn with_causes(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(e) = cause {
-            text.push_str(": ");
-            text.push_str(&e.to_string());
-            cause = e.source();
-        }
-        text
+        trix_model::with_causes(self)
     }
 }
 

@@ -30,7 +30,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use trix_db::{Credentials, DbError, ProtocolTimes, RegisterRequest, Resources, WorkerStore};
-use trix_model::{AttemptId, ShareName};
+use trix_model::{AttemptId, ShareName, with_causes};
 use trix_slot::{Groups, Hello, LaunchError, Launcher, Measure, Policy};
 use trix_storage::{ClusterTag, StageName};
 use uuid::Uuid;
@@ -568,16 +568,4 @@ fn raise_file_limit() {
 fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_or_else(|_| String::new(), |id| id.trim().to_owned())
-}
-
-/// An error and its causes in one line.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(e) = cause {
-        text.push_str(": ");
-        text.push_str(&e.to_string());
-        cause = e.source();
-    }
-    text
 }

@@ -179,7 +179,7 @@ pub fn probe_main() -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("trix: the probe of a share: {}", crate::with_causes(&e));
+            eprintln!("trix: the probe of a share: {}", trix_model::with_causes(&e));
             ExitCode::FAILURE
         }
     }

@@ -85,7 +85,7 @@ pub fn serve(list: &MountList, listener: &UnixListener) -> io::Result<()> {
         std::thread::Builder::new().name("remount".into()).spawn(move || {
             let (list, busy) = &*shared;
             if let Err(e) = answer(&line, list, busy) {
-                tracing::warn!("an asker went away: {}", crate::with_causes(&e));
+                tracing::warn!("an asker went away: {}", trix_model::with_causes(&e));
             }
         })?;
     }

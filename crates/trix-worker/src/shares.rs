@@ -13,14 +13,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 use trix_db::ProtocolTimes;
-use trix_model::{Failure, ShareName};
+use trix_model::{Failure, ShareName, with_causes};
 use trix_storage::{Cache, MoveMethod, Share, ShareRole, WritableShare};
 use uuid::Uuid;
 
 use crate::core::Event;
 use crate::probe::{Look, NoShare, ProbeChild, Prober};
 use crate::state::StateDir;
-use crate::with_causes;
 
 /// A share as the node's configuration names it.
 #[derive(Clone, Debug)]

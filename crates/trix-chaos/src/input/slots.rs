@@ -11,10 +11,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use trix_model::{AttemptId, Epoch, ErrorClass, ErrorOrigin, Failure, Key, TaskId};
 use trix_plan::task::{Cost, Output, SourceRef, TaskResult, TaskSpec};
-use trix_slot::{InputName, Launcher, Limits, Outcome, SlotIo, SlotJob, Usage, stage_name};
-
-/// The user that slots of a worker who is root become.
-const NOBODY: (u32, u32) = (65534, 65534);
+use trix_slot::{
+    InputName, Launcher, Limits, Outcome, SlotIo, SlotJob, Usage, slot_user, stage_name,
+};
 
 /// A worker's stall limit.
 const STALL: Duration = Duration::from_secs(120);
@@ -98,7 +97,7 @@ impl Slots {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         let stage = self.folder.join(format!("stage-{n}"));
         fs::create_dir(&stage).context("making a stage")?;
-        let user = rustix::process::geteuid().is_root().then_some(NOBODY);
+        let user = slot_user();
         if let Some((uid, gid)) = user {
             chown(&stage, Some(uid), Some(gid)).context("giving the stage away")?;
         }

@@ -8,9 +8,8 @@ use trix_slot::{Groups, Launcher, Missing, Policy};
 /// Starts a slot as a worker of this user would, without a job, and prints its report.
 pub fn run() -> anyhow::Result<()> {
     let program = std::env::current_exe().context("finding this program")?;
-    let user = rustix::process::geteuid().is_root().then_some((65534, 65534));
     let launcher = Launcher::new(program).with_groups(Arc::new(Groups::find()));
-    let (_, boxed) = launcher.trial(user)?;
+    let (_, boxed) = launcher.trial(trix_slot::slot_user())?;
     let landlock = match boxed.landlock {
         Some(abi) => format!("Landlock {abi}"),
         None => "no Landlock".to_owned(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use trix_db::{Db, jobs::NodeRow};
 use trix_model::state::{NodeState, WorkerState};
+use trix_model::with_causes;
 use trix_slot::{Launcher, Policy};
 use trix_storage::{Expect, Share, ShareRole, ShareState};
 
@@ -145,7 +146,7 @@ async fn database(config: &Config, report: &mut Report) {
         Ok(overview) => overview,
         Err(e) => {
             let mend = if e.is_unavailable() { "start the server" } else { "run trix migrate" };
-            return report.fail(what, words(e), mend);
+            return report.fail(what, with_causes(&e), mend);
         }
     };
     let (has, wants) = (overview.schema_version, Db::newest_schema());
@@ -166,7 +167,7 @@ async fn database(config: &Config, report: &mut Report) {
     }
     match db.nodes().await {
         Ok(nodes) => this_node(config, &nodes, &db, report).await,
-        Err(e) => report.fail("nodes", words(e), ""),
+        Err(e) => report.fail("nodes", with_causes(&e), ""),
     }
 }
 
@@ -188,7 +189,7 @@ async fn this_node(config: &Config, nodes: &[NodeRow], db: &Db, report: &mut Rep
             let how = format!("is {}: {why}", facts.state);
             report.warn(what, how, &format!("trix explain node {name}"));
         }
-        Err(e) => report.fail(what, words(e), ""),
+        Err(e) => report.fail(what, with_causes(&e), ""),
     }
 }
 
@@ -199,7 +200,7 @@ fn slots(config: &Config, report: &mut Report) {
         Ok(path) => Launcher::new(path),
         Err(e) => return report.fail(what, format!("{e:#}"), "install trix-media beside trix"),
     };
-    let user = up::slot_user();
+    let user = trix_slot::slot_user();
     match launcher.trial(user) {
         Ok((hello, boxed)) => {
             report.ok(what, hello.engine);
@@ -219,7 +220,7 @@ fn slots(config: &Config, report: &mut Report) {
                 },
             }
         }
-        Err(e) => return report.fail(what, words(e), ""),
+        Err(e) => return report.fail(what, with_causes(&e), ""),
     }
     match launcher.self_test(user) {
         Ok(answer) if answer.is_right() => report.ok("self-test", "gives the known answer"),
@@ -228,7 +229,7 @@ fn slots(config: &Config, report: &mut Report) {
             "this machine does not give the known answer",
             "test its memory and take it out of service",
         ),
-        Err(e) => report.fail("self-test", words(e), ""),
+        Err(e) => report.fail("self-test", with_causes(&e), ""),
     }
 }
 
@@ -274,11 +275,6 @@ fn look_at_share(share: &config::Share, report: &mut Report) {
             }
         }
     }
-}
-
-/// An error and its causes in one line.
-fn words(e: impl std::error::Error + Send + Sync + 'static) -> String {
-    format!("{:#}", anyhow::Error::new(e))
 }
 
 #[cfg(test)]

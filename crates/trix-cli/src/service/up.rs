@@ -349,7 +349,7 @@ async fn worker(config: &Config, db: &Db, stop: CancellationToken) -> anyhow::Re
         launcher: Launcher::new(media).with_policy(config.worker.sandbox),
         prober: Prober::this_program(&[PROBE_COMMAND]),
         mount_helper: mount_socket(config).map(Path::to_owned),
-        slot_user: slot_user(),
+        slot_user: trix_slot::slot_user(),
         store: Arc::new(db.clone()),
         times: times(config),
         drain_limit: Duration::from_secs(config.worker.drain_s),
@@ -407,11 +407,6 @@ fn capacity(config: &Config) -> anyhow::Result<Resources> {
     let room = rustix::fs::statvfs(&cache.root)
         .with_context(|| format!("looking at the cache {}", cache.root.display()))?;
     Ok(Resources { mcpu, ram, scratch: room.f_bavail.saturating_mul(room.f_frsize) })
-}
-
-/// Slots of a worker that is root become nobody.
-pub(super) fn slot_user() -> Option<(u32, u32)> {
-    rustix::process::geteuid().is_root().then_some((65534, 65534))
 }
 
 /// Waits for a signal or for a role that ends by itself, then stops all.

@@ -60,7 +60,7 @@ impl Slots {
 
     fn attempt(&mut self, source: &Path, task: &Task) -> Ended {
         let stage = tempfile::TempDir::new_in("/var/tmp").unwrap();
-        let user = rustix::process::geteuid().is_root().then_some((65534, 65534));
+        let user = trix_slot::slot_user();
         if let Some((uid, gid)) = user {
             chown(stage.path(), Some(uid), Some(gid)).unwrap();
         }

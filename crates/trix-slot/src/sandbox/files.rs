@@ -40,7 +40,7 @@ pub(super) enum Files {
 pub(super) fn restrict(stages: &[BorrowedFd<'_>]) -> Files {
     match enforce(stages) {
         Ok(status) => judge(&status),
-        Err(e) => Files::Missing { reason: crate::slot::chain(&e), errno: errno_of(&e) },
+        Err(e) => Files::Missing { reason: trix_model::with_causes(&e), errno: errno_of(&e) },
     }
 }
 
