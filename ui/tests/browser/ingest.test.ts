@@ -505,7 +505,7 @@ describe("the other pages", () => {
 
   it("give an account a larger share of the fleet", async () => {
     await go("settings");
-    const weight = rowOf("Accounts", NAME).getByLabel(`Weight of ${NAME}`);
+    const weight = rowOf("Accounts", NAME).getByLabel(`Weight of ${NAME}`, { exact: true });
     await weight.fill("300");
     const set = page.getByRole("button", { name: `Set the weight of ${NAME}` });
     await set.click();
