@@ -8,7 +8,6 @@
 //! | `process`, `net`, `clock` | what is broken: processes, links, clocks |
 //! | `nas` | network mounts, and what goes wrong with them |
 //! | `client` | clients that write down what they were told |
-//! | `operator` | who lifts what the leader has stopped for the harness's own kills |
 //! | `golden` | what a fault-free run publishes |
 //! | `trial` | one run: load, faults, healing, the look at what is left |
 //! | `audit` | the invariants |
@@ -25,7 +24,6 @@ pub mod film;
 pub mod golden;
 pub mod nas;
 pub mod net;
-pub mod operator;
 pub mod parts;
 pub mod process;
 pub mod report;

@@ -12,7 +12,6 @@ use trix_model::{AttemptId, Epoch, TaskId};
 
 use super::audit;
 use super::client::{Client, Consumer, Journal, Load, LoadOptions};
-use super::operator::Operator;
 use super::report::Report;
 use super::restore::{Fate, Lost};
 use super::site::{PATIENCE, Role, Site, SiteOptions, lock, pause};
@@ -45,7 +44,6 @@ pub struct Trial {
     pub lost: Vec<Lost>,
     order: Order,
     load: Option<Load>,
-    operator: Option<Operator>,
     consumers: Vec<Consumer>,
     meter: Meter,
     killed: HashMap<AttemptId, u64>,
@@ -82,7 +80,6 @@ impl Trial {
             lost: Vec::new(),
             order,
             load,
-            operator: None,
             consumers,
             meter,
             killed: HashMap::new(),
@@ -164,14 +161,6 @@ impl Trial {
         self.meter.total()
     }
 
-    /// Has an operator lift what the leader stops for the faults of this trial; the nodes in
-    /// `closed` stay closed.
-    pub fn operate(&mut self, closed: &'static [&'static str]) -> Result<()> {
-        let operator = Operator::start(self.site.clone(), self.journal.clone(), closed)?;
-        self.operator = Some(operator);
-        Ok(())
-    }
-
     /// Lets the load submit nothing more; what is under way goes on.
     pub async fn hush(&mut self) -> Result<()> {
         match self.load.take() {
@@ -205,11 +194,6 @@ impl Trial {
         client.settle(&mut self.rng).await?;
         let jobs = self.end_of_jobs(&client).await?;
         let quiet = self.quiet().await?;
-        if let Some(operator) = self.operator.take() {
-            let undone = operator.finish().await?;
-            self.report.figure("holds lifted", undone.holds as f64);
-            self.report.figure("nodes opened", undone.nodes as f64);
-        }
         self.report.figure("quiet after s", healed.elapsed().as_secs_f64());
         self.say(|| "quiet".to_owned());
         if !quiet {

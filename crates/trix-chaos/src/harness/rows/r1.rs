@@ -18,7 +18,6 @@ const REPEATED: f64 = 1.2;
 pub async fn run(order: Order) -> Result<Ended> {
     let mut trial =
         Trial::start("R1", order, SiteOptions::default(), LoadOptions::default(), 2).await?;
-    trial.operate(&[])?;
     while trial.goes_on() {
         trial.gap(GAP).await;
         kill_something(&mut trial).await?;

@@ -15,7 +15,6 @@ use super::r1::kill_something;
 pub async fn run(order: Order) -> Result<Ended> {
     let mut trial =
         Trial::start("R8", order, SiteOptions::default(), LoadOptions::default(), 2).await?;
-    trial.operate(&[])?;
     while trial.goes_on() {
         let mut ends: Vec<Role> =
             trial.site.all_roles().into_iter().filter(|r| !matches!(r, Role::Api(_))).collect();

@@ -16,7 +16,6 @@ use super::{m8, r1};
 pub async fn run(order: Order) -> Result<Ended> {
     let mut trial =
         Trial::start("S1", order, SiteOptions::default(), LoadOptions::default(), 4).await?;
-    trial.operate(&[])?;
     while trial.goes_on() {
         trial.gap(Duration::from_millis(900)).await;
         let lost = trial.site.times().lost;
