@@ -84,13 +84,13 @@ pub async fn set_weight(
             .about("weight")
             .allowed("1 to 10000; 100 is usual"));
     }
-    let known = app.db.accounts().await?.into_iter().find(|a| a.principal.name == name);
+    let known = app.db.principals().await?.into_iter().find(|p| p.name == name);
     let Some(account) = known else {
         let title = format!("there is no account {name}");
         return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", title).about(name));
     };
     let db = app.db.audited(caller.audit("account.weight"));
-    db.set_weight(account.principal.id, wish.weight).await?;
+    db.set_weight(account.id, wish.weight).await?;
     Ok(Json(wish))
 }
 
